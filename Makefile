@@ -1,0 +1,127 @@
+.POSIX:
+# lima-c: `make run` shows a VM, `make test` tests it; see README.
+VERSION = 2.2.0-c
+PREFIX = /usr/local
+CC = cc
+MUSLCC = musl-gcc
+CFLAGS = -O2
+
+WARN = -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes
+HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+ALL_CFLAGS = $(WARN) -DVERSION=\"$(VERSION)\" $(CPPFLAGS) $(CFLAGS)
+# musl has no linux/ headers of its own; the system's come after musl's
+MUSLINC = -idirafter /usr/include -idirafter /usr/include/$$(uname -m)-linux-gnu
+SAN = -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+
+EMBED = guest/boot.sh guest/mkimage.sh guest/user-data.in templates/default.yaml
+SRC = lima.c yaml.c config.h embed.h
+LINKS = lima nerdctl.lima docker.lima podman.lima apptainer.lima kubectl.lima
+
+# what a program is missing for, and the Debian package that has it
+RUNNEEDS = cc:gcc qemu-system-$$(uname -m):qemu-system-$$(uname -m | sed 's/x86_64/x86/;s/aarch64/arm/') \
+	qemu-img:qemu-utils ssh:openssh-client curl:curl mmdebstrap:mmdebstrap newuidmap:uidmap \
+	mke2fs:e2fsprogs xz:xz-utils
+TESTNEEDS = $(RUNNEEDS) musl-gcc:musl-tools isoinfo:genisoimage busybox:busybox shellcheck:shellcheck \
+	mandoc:mandoc script:bsdutils
+
+all: limactl $(LINKS)
+
+config.h:
+	cp config.def.h $@
+
+embed.h: $(EMBED) Makefile
+	@{ echo '/* made by make out of guest/ and templates/ */'; \
+	n=0; for f in $(EMBED); do \
+		echo "static const unsigned char embed$$n[] = {"; \
+		od -An -v -tx1 "$$f" | sed 's/ *\([0-9a-f][0-9a-f]\)/0x\1,/g'; \
+		echo '};'; n=$$((n + 1)); \
+	done; \
+	echo 'static const struct embed { const char *name; const unsigned char *data; size_t len; } embeds[] = {'; \
+	n=0; for f in $(EMBED); do \
+		echo "	{ \"$${f#guest/}\", embed$$n, sizeof embed$$n },"; n=$$((n + 1)); \
+	done; \
+	echo '};'; } >$@.tmp && mv $@.tmp $@
+
+limactl: $(SRC)
+	$(CC) $(ALL_CFLAGS) $(HARDEN) -fPIE -pie -Wl,-z,relro,-z,now $(LDFLAGS) -o $@ lima.c
+
+# one file that needs nothing beside it
+static: limactl-static
+limactl-static: $(SRC)
+	$(MUSLCC) $(ALL_CFLAGS) $(HARDEN) $(MUSLINC) -static -s $(LDFLAGS) -o $@ lima.c
+
+lima-guestagent: guestagent.c
+	$(MUSLCC) $(ALL_CFLAGS) -static -s $(LDFLAGS) -o $@ guestagent.c
+
+limactl-asan: $(SRC)
+	$(CC) $(ALL_CFLAGS) $(SAN) -o $@ lima.c
+
+$(LINKS):
+	ln -sf limactl $@
+
+# Install what is missing: apt-get on Debian and Ubuntu, elsewhere name it.
+setup-run: ; @set -- $(RUNNEEDS); $(SETUP)
+setup-test: ; @set -- $(TESTNEEDS); $(SETUP)
+SETUP = want=; for n; do command -v "$${n%%:*}" >/dev/null 2>&1 || \
+		[ -x "/usr/sbin/$${n%%:*}" ] || [ -x "/sbin/$${n%%:*}" ] || \
+		want="$$want $${n\#*:}"; done; \
+	[ -e /usr/include/stdlib.h ] || want="$$want libc6-dev"; \
+	[ -e /usr/include/linux/fs.h ] || want="$$want linux-libc-dev"; \
+	[ -n "$$want" ] || exit 0; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "please install the programs of these Debian packages:$$want" >&2; exit 1; fi; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	echo "installing:$$want"; \
+	$$sudo apt-get update -qq && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$want >/dev/null
+
+# Boot the default instance and show something out of it.
+run: setup-run
+	@$(MAKE) all
+	./limactl start --yes
+	./lima uname -a
+	./lima cat /etc/os-release
+	@echo
+	@echo 'It runs. Next:'
+	@echo '  ./lima                   a shell in it'
+	@echo '  ./limactl list           what there is'
+	@echo '  ./limactl stop           shut it down'
+	@echo '  ./limactl delete default remove it'
+
+test: setup-test
+	@$(MAKE) all static lima-guestagent
+	./test.sh
+
+# Medians, and ratios against a bare QEMU boot of the same image.
+bench: setup-test
+	@$(MAKE) all static
+	./test.sh bench
+
+check: limactl-asan
+	LIMACTL=./limactl-asan ./test.sh unit
+
+lint: config.h embed.h
+	shellcheck -s sh guest/*.sh test.sh
+	mandoc -T lint -W warning limactl.1
+	cppcheck -q --std=c11 --enable=warning,portability --inline-suppr lima.c guestagent.c
+	@awk '/^ \*	 ?[0-9]+\. /{t[$$2 == "" ? 0 : 0]=0; b=$$NF; n=$$0; sub(/^ \*	 ?/,"",n); sub(/ +[0-9]+$$/,"",n); want[n]=b; order[++k]=n} \
+	/^\/\* ---- /{n=$$0; sub(/^\/\* ---- /,"",n); sub(/ -+ \*\/$$/,"",n); if (cur!="") got[cur]=NR-at; cur=n; at=NR} \
+	END{got[cur]=NR-at+1; for(i=1;i<=k;i++) printf "%-28s %5d of %5d%s\n", order[i], got[order[i]], want[order[i]], got[order[i]]>want[order[i]]?"  over":""}' lima.c
+
+install: all
+	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	cp limactl $(DESTDIR)$(PREFIX)/bin/limactl
+	for l in $(LINKS); do ln -sf limactl $(DESTDIR)$(PREFIX)/bin/$$l; done
+	cp limactl.1 $(DESTDIR)$(PREFIX)/share/man/man1/limactl.1
+
+uninstall:
+	cd $(DESTDIR)$(PREFIX)/bin && rm -f limactl $(LINKS)
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/limactl.1
+
+dist:
+	git archive --prefix=lima-c-$(VERSION)/ HEAD | gzip >lima-c-$(VERSION).tar.gz
+
+clean:
+	rm -f limactl limactl-static limactl-asan lima-guestagent embed.h $(LINKS)
+
+.PHONY: all static setup-run setup-test run test bench check lint install uninstall dist clean

@@ -1,0 +1,95 @@
+/* config.def.h - what a user may change before building
+ *
+ * make copies this file once to config.h and never over it.  Each value says
+ * its unit and why it is what it is.  YAML keys override these at run time. */
+
+/* ---- a new instance, where its lima.yaml is silent ---- */
+static const int defcpus = 4;                   /* at most; never more than this process may use */
+static const long long defmemory = 4LL << 30;   /* bytes, at most; never more than half of the RAM */
+static const char defdisk[] = "100GiB";         /* virtual: the file grows as the guest writes */
+static const char deftemplate[] = "default";    /* template:NAME of a start without arguments */
+static const int defsshport = 60022;            /* of the instance `default`, when that port is free */
+static const char fallbackuser[] = "lima";      /* when the host's login name cannot be taken over */
+static const long long fallbackuid = 1000;      /* when the host's uid cannot: 0, nobody ... */
+
+/* ---- the guest's network: QEMU's user mode stack ---- */
+static const char slirpnet[] = "192.168.5.0/24";        /* change all four when this clashes with yours */
+static const char slirpgateway[] = "192.168.5.2";       /* the host's loopback, seen from the guest */
+static const char slirpdns[] = "192.168.5.3";           /* forwards to the host's resolver */
+static const char slirpaddress[] = "192.168.5.15";      /* the guest */
+
+/* ---- patience, in milliseconds ---- */
+static const long long startwait = 10 * 60 * 1000;      /* start --timeout: until Running */
+static const long long powerwait = 3 * 60 * 1000;       /* power button, until QEMU is asked to quit */
+static const long long quitwait = 10 * 1000;            /* QMP quit, until SIGKILL */
+static const long long silentwait = 45 * 1000;          /* a console that says nothing of sshd: try ssh all the same */
+static const long long retryfirst = 100;                /* ssh that failed: again after this, then doubled ... */
+static const long long retrylast = 5 * 1000;            /* ... up to this */
+static const long long donewait = 3 * 1000;             /* ssh works, console silent: ask through ssh */
+static const long long requestwait = 3 * 1000;          /* a client of ha.sock that does not finish its request */
+
+/* ---- bounds ---- */
+static const long long serialcap = 8 << 20;             /* serial.log is cut when it grows beyond, bytes */
+static const int consolelines = 20;                     /* lines of the console shown with a failure */
+
+/* ---- QEMU: a row for each guest architecture ---- */
+static const struct arch {
+	const char *name;       /* in lima.yaml, and as uname -m prints it */
+	const char *other;      /* as Debian and image names spell it */
+	const char *qemu;       /* program */
+	const char *env;        /* variable that overrides the program */
+	const char *machine;    /* -machine, without accel */
+	const char *console;    /* serial console in the guest */
+	const char *bus;        /* suffix of virtio devices */
+	const char *efi[8];     /* firmware code files, the first that exists */
+} archs[] = {
+	{ "x86_64", "amd64", "qemu-system-x86_64", "QEMU_SYSTEM_X86_64", "q35", "ttyS0", "pci", {
+		"/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/OVMF/OVMF_CODE.fd",
+		"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/edk2/ovmf/OVMF_CODE.fd",
+		"/usr/share/qemu/ovmf-x86_64.bin", "/usr/share/qemu/ovmf-x86_64-4m.bin",
+		"/usr/share/qemu/edk2-x86_64-code.fd" } },
+	{ "aarch64", "arm64", "qemu-system-aarch64", "QEMU_SYSTEM_AARCH64", "virt", "ttyAMA0", "pci", {
+		"/usr/share/edk2/aarch64/QEMU_CODE.fd", "/usr/share/AAVMF/AAVMF_CODE.fd",
+		"/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "/usr/share/qemu/edk2-aarch64-code.fd" } },
+	{ "armv7l", "armhf", "qemu-system-arm", "QEMU_SYSTEM_ARM", "virt", "ttyAMA0", "pci", {
+		"/usr/share/edk2/arm/QEMU_CODE.fd", "/usr/share/AAVMF/AAVMF32_CODE.fd" } },
+	{ "riscv64", "riscv64", "qemu-system-riscv64", "QEMU_SYSTEM_RISCV64", "virt,acpi=off", "ttyS0", "pci", {
+		"/usr/share/qemu-efi-riscv64/RISCV_VIRT_CODE.fd", "/usr/share/edk2/riscv/RISCV_VIRT_CODE.fd" } },
+	{ "ppc64le", "ppc64el", "qemu-system-ppc64", "QEMU_SYSTEM_PPC64", "pseries", "hvc0", "pci", { NULL } },
+	{ "s390x", "s390x", "qemu-system-s390x", "QEMU_SYSTEM_S390X", "s390-ccw-virtio", "ttysclp0", "ccw", { NULL } },
+};
+
+/* ---- what the guest's console means ---- */
+/* The first row whose text occurs in a line decides.  sshd's own word comes
+ * from our boot script (lima-ssh-ready) or from the init system of a stock
+ * image; a wrong guess costs one failed handshake. */
+static const struct word {
+	const char *text;
+	enum word_means { WSTAGE, WSSH, WDONE, WPANIC, WSTUCK } means;
+	const char *say;        /* stage, or what went wrong and what to do */
+} consolewords[] = {
+	{ "lima-ssh-ready",                     WSSH,   NULL },
+	{ "lima-boot-done",                     WDONE,  NULL },
+	{ "Kernel panic - not syncing",         WPANIC, "the guest's kernel panicked" },
+	{ "Attempted to kill init",             WPANIC, "the guest's init died" },
+	{ "You are in emergency mode",          WSTUCK, "the guest stopped in emergency mode" },
+	{ "You are in rescue mode",             WSTUCK, "the guest stopped in rescue mode" },
+	{ "Press Enter for maintenance",        WSTUCK, "the guest waits for maintenance on its console" },
+	{ "grub rescue>",                       WSTUCK, "the boot loader found no system (grub rescue)" },
+	{ "GNU GRUB  version",                  WSTAGE, "boot loader" },
+	{ "minimal BASH-like line editing",     WSTUCK, "the boot loader waits for commands (grub)" },
+	{ "No bootable device",                 WSTUCK, "the firmware found nothing to boot on the image" },
+	{ "BdsDxe: No bootable option",         WSTUCK, "the firmware found nothing to boot on the image" },
+	{ "(initramfs)",                        WSTUCK, "the initrd did not find the root disk" },
+	{ "Started OpenBSD Secure Shell server", WSSH,  NULL },
+	{ "Started ssh.service",                WSSH,   NULL },
+	{ "Started sshd.service",               WSSH,   NULL },
+	{ "Started OpenSSH server daemon",      WSSH,   NULL },
+	{ "Starting sshd ... [ ok ]",           WSSH,   NULL },
+	{ "Linux version ",                     WSTAGE, "kernel" },
+	{ "Run /init as init process",          WSTAGE, "initrd" },
+	{ "systemd[1]: ",                       WSTAGE, "init system" },
+	{ "Welcome to ",                        WSTAGE, "init system" },
+	{ "OpenRC ",                            WSTAGE, "init system" },
+	{ "Cloud-init v.",                      WSTAGE, "cloud-init" },
+};

@@ -1,0 +1,532 @@
+#!/bin/sh
+# boot.sh - make this guest the instance that its cidata disk describes.
+#
+# Runs as root at every boot, from the cidata disk: started by lima-boot.service
+# on an image of mkimage.sh, by cloud-init on a stock image. Everything here is
+# idempotent, and what is already right costs no fork: under emulation a fork
+# with exec is 5 to 10 ms, a builtin next to nothing.
+#
+# early: what sshd needs (user, keys, host key, names). late: all the rest.
+# With LIMA_BOOT_FORK=1 the first process ends after early, which lets sshd
+# start, and a child does late; otherwise one process does both.
+#
+# A step that fails says so in a line "LIMA ..." and is remembered; the next
+# steps still run.
+
+# shellcheck disable=SC2015  # "a && b || fail": fail is meant for either
+set -u
+umask 022
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+
+mnt=${LIMA_CIDATA_MNT:-/mnt/lima-cidata}
+status=0
+restart_sshd=
+nl='
+'
+
+# log TEXT: to the kernel's log, from where it reaches console and journal
+# before either of them has a daemon; to stderr where that is not possible.
+log() {
+	if [ -c /dev/kmsg ]; then
+		printf '<3>LIMA %s\n' "$1" >/dev/kmsg
+	else
+		printf 'LIMA %s\n' "$1" >&2
+	fi
+}
+
+fail() {
+	status=1
+	log "$1"
+}
+
+# console LINE: one write to each serial console there is. In the background,
+# because opening or writing a line that nobody serves may block.
+console() {
+	for tty in /dev/ttyS0 /dev/ttyAMA0 /dev/hvc0; do
+		[ -c "$tty" ] || continue
+		{ printf '%s\n' "$1" >"$tty"; } 2>/dev/null &
+	done
+}
+
+# env_file FILE: export each KEY=value line as it is. A value is data and may
+# hold quotes, dollars and blanks, so it is never evaluated.
+env_file() {
+	while IFS= read -r line || [ -n "$line" ]; do
+		key=${line%%=*}
+		case $key in
+		"$line" | '' | [!A-Za-z_]* | *[!A-Za-z0-9_]*) continue ;;
+		PATH | IFS | PS4 | ENV | LD_*) continue ;;
+		esac
+		export "$key=${line#*=}"
+	done <"$1"
+}
+
+# slurp FILE: its text in $text, ending in a newline unless empty.
+slurp() {
+	text=
+	[ -f "$1" ] || return 1
+	while IFS= read -r line || [ -n "$line" ]; do
+		text=$text$line$nl
+	done <"$1"
+}
+
+# put FILE MODE OWNER TEXT: write a file by way of a new one beside it.
+put() {
+	rm -f "$1.lima~" &&
+		(umask 077 && printf '%s' "$4" >"$1.lima~") &&
+		chown "$3" "$1.lima~" && chmod "$2" "$1.lima~" &&
+		mv -f "$1.lima~" "$1"
+}
+
+# --- accounts -----------------------------------------------------------------
+# passwd, group and shadow are edited as text: useradd and usermod differ
+# between distributions, refuse to touch a user with running processes, and
+# take ten times as long. Locked as the shadow suite locks them.
+
+lock_accounts() {
+	[ -z "${locked-}" ] || return 0
+	# A lock that is older than this boot (nothing else can run yet when
+	# the unit starts us) would stop useradd for ever; take it over.
+	for f in passwd group shadow gshadow; do
+		(set -C; printf '%s' $$ >/etc/$f.lock) 2>/dev/null ||
+			printf '%s' $$ >/etc/$f.lock
+	done
+	locked=1
+}
+
+unlock_accounts() {
+	[ -n "${locked-}" ] || return 0
+	rm -f /etc/passwd.lock /etc/group.lock /etc/shadow.lock /etc/gshadow.lock
+	locked=
+}
+
+# edit_line FILE NAME LINE: replace NAME's line, or append LINE. The copy
+# keeps mode, owner and security label.
+edit_line() {
+	lock_accounts
+	out='' found=
+	while IFS= read -r line || [ -n "$line" ]; do
+		if [ "${line%%:*}" = "$2" ] && [ -z "$found" ]; then
+			line=$3
+			found=1
+		fi
+		out=$out$line$nl
+	done <"$1"
+	if [ -z "$found" ]; then
+		printf '%s\n' "$3" >>"$1"
+		return
+	fi
+	cp -p "$1" "$1.lima~" && printf '%s' "$out" >"$1.lima~" &&
+		mv -f "$1.lima~" "$1"
+}
+
+# free_id FIRST LIST: the first number from FIRST on that is not in LIST
+# (blank separated, with blanks at both ends); in $id.
+free_id() {
+	id=$1
+	while case $2 in *" $id "*) true ;; *) false ;; esac; do
+		id=$((id + 1))
+	done
+}
+
+# move_uid: our uid belongs to another account of the image (stock images have
+# a user with uid 1000; daemons have one below 1000). Files on mounts show our
+# uid, so we need it: the other account keeps its name and files and gets a
+# free uid of the same kind.
+move_uid() {
+	if [ "$uid" -lt 1000 ]; then free_id 200 "$uids"; else free_id 60100 "$uids"; fi
+	log "moving user $holder from uid $uid to $id, for $user has that uid"
+	edit_line /etc/passwd "$holder" "$holder:${holder_rest%%:*}:$id:${holder_rest#*:*:}" || return
+	find / -xdev -user "$uid" -exec chown -h "$id" {} +
+}
+
+account() {
+	user=${LIMA_CIDATA_USER-} uid=${LIMA_CIDATA_UID-}
+	home=${LIMA_CIDATA_HOME:-/home/$user.linux}
+	shell=${LIMA_CIDATA_SHELL:-/bin/bash}
+	gecos=${LIMA_CIDATA_COMMENT-}
+	gid=
+	case $user in
+	'' | root | -* | . | .. | *[!A-Za-z0-9._-]*)
+		fail "cannot use the user name '$user'"
+		user=
+		return ;;
+	esac
+	case $uid in
+	'' | 0* | *[!0-9]*)
+		fail "cannot use the uid '$uid' for user $user"
+		user=
+		return ;;
+	esac
+	case $home in
+	*:* | *"$nl"*) fail "cannot use the home '$home'"; home=/home/$user.linux ;;
+	/*/*) ;;
+	*) fail "cannot use the home '$home'"; home=/home/$user.linux ;;
+	esac
+	# These two would break the line, or chfn's idea of it.
+	while case $gecos in *:*) true ;; *) false ;; esac; do
+		gecos=${gecos%%:*}${gecos#*:}
+	done
+	if [ ! -x "$shell" ]; then
+		[ "$shell" = /bin/bash ] || log "no shell $shell here: using /bin/sh"
+		shell=/bin/sh
+	fi
+
+	have='' holder='' holder_rest='' uids=' '
+	while IFS=: read -r name pass id pgid info dir sh; do
+		uids="$uids$id "
+		if [ "$name" = "$user" ]; then
+			have=$name:$pass:$id:$pgid:$info:$dir:$sh
+			old_uid=$id gid=$pgid pw=$pass
+		elif [ "$id" = "$uid" ]; then
+			holder=$name holder_rest=$pass:$id:$pgid:$info:$dir:$sh
+		fi
+	done </etc/passwd
+
+	if [ -n "$holder" ] && ! move_uid; then
+		fail "cannot take uid $uid from user $holder"
+	fi
+	if [ -z "$have" ]; then
+		new_user
+		return
+	fi
+	want=$user:$pw:$uid:$gid:$gecos:$home:$shell
+	[ "$have" = "$want" ] && return
+	edit_line /etc/passwd "$user" "$want" || { fail "cannot change user $user"; return; }
+	if [ "$old_uid" != "$uid" ] && [ -d "$home" ]; then
+		find "$home" -xdev -user "$old_uid" -exec chown -h "$uid" {} +
+	fi
+}
+
+# A group of the user's name is its primary group; one that the image brought
+# (staff, users, games) serves too. A new one has the uid's number if free.
+new_user() {
+	gids=' '
+	while IFS=: read -r name _ id _; do
+		gids="$gids$id "
+		[ "$name" = "$user" ] && gid=$id
+	done </etc/group
+	lock_accounts
+	if [ -z "$gid" ]; then
+		id=$uid
+		case $gids in *" $uid "*) free_id 1000 "$gids" ;; esac
+		gid=$id
+		printf '%s:x:%s:\n' "$user" "$gid" >>/etc/group ||
+			{ fail "cannot add the group $user"; gid=100; }
+		[ -f /etc/gshadow ] && printf '%s:!::\n' "$user" >>/etc/gshadow || :
+	fi
+	# "*": no password fits, but the account is not locked, which an sshd
+	# without PAM would take for closed to keys as well.
+	printf '%s:x:%s:%s:%s:%s:%s\n' "$user" "$uid" "$gid" "$gecos" "$home" "$shell" >>/etc/passwd &&
+		edit_line /etc/shadow "$user" "$user:*:19000:0:99999:7:::" ||
+		fail "cannot add the user $user"
+}
+
+# An account that other tools made may be locked with "!", which shuts key
+# logins out too where sshd runs without PAM (Alpine).
+unlock_password() {
+	[ -f /etc/alpine-release ] || return 0
+	slurp /etc/shadow
+	case $nl$text in
+	*"$nl$user:!:"* | *"$nl$user:!!:"* | *"$nl$user:!\*:"*) ;;
+	*) return ;;
+	esac
+	rest=${text#*"$user":!*:}
+	edit_line /etc/shadow "$user" "$user:*:${rest%%"$nl"*}"
+}
+
+# Ranges for rootless containers: large, and clear of the user's own uid.
+subids() {
+	start=524288
+	[ "$uid" -ge 524288 ] && start=$((uid + 1))
+	for f in /etc/subuid /etc/subgid; do
+		if [ -f $f ]; then
+			while IFS=: read -r name _; do
+				[ "$name" = "$user" ] && continue 2
+			done <$f
+		fi
+		printf '%s:%s:1073741824\n' "$user" "$start" >>$f
+	done
+}
+
+home_dir() {
+	if [ ! -d "$home" ]; then
+		case ${home%/*} in
+		'') ;;
+		*) [ -d "${home%/*}" ] || mkdir -p "${home%/*}" ;;
+		esac
+		if [ -d /etc/skel ]; then
+			cp -R /etc/skel "$home"
+		else
+			mkdir "$home"
+		fi && chmod 700 "$home" && chown -R "$uid:$gid" "$home" ||
+			fail "cannot make the home $home"
+	else
+		# Mount points below it, made before the user was, leave a home
+		# that belongs to root.
+		# shellcheck disable=SC3067  # dash and busybox have -O
+		[ -O "$home" ] && find "$home" -xdev -exec chown -h "$uid:$gid" {} +
+	fi
+	for p in "/home/$user.linux" "/home/$user.guest"; do
+		[ "$p" = "$home" ] || [ -e "$p" ] || [ -L "$p" ] ||
+			ln -s "$home" "$p" || fail "cannot make the link $p"
+	done
+}
+
+# Our keys stand in a block of their own; what the user added stays.
+ssh_keys() {
+	slurp "$mnt/authorized_keys" || { fail "no authorized_keys on the cidata disk"; return; }
+	keys=$text
+	dir=$home/.ssh file=$home/.ssh/authorized_keys
+	# root would follow a link that the user made: not into the unknown.
+	if [ -L "$dir" ] || [ -L "$file" ]; then
+		log "$file is reached by a symbolic link: left as it is"
+		return
+	fi
+	[ -d "$dir" ] || { mkdir -m 700 "$dir" && chown "$uid:$gid" "$dir"; } ||
+		{ fail "cannot make $dir"; return; }
+	old='' own='' skip=
+	if [ -f "$file" ]; then
+		while IFS= read -r line || [ -n "$line" ]; do
+			old=$old$line$nl
+			case $line in
+			'# Lima BEGIN') skip=1; continue ;;
+			'# Lima END') skip=; continue ;;
+			esac
+			[ -z "$skip" ] || continue
+			# One that cloud-init wrote, or that became ours since.
+			case $nl$keys in *"$nl$line$nl"*) [ -z "$line" ] || continue ;; esac
+			own=$own$line$nl
+		done <"$file"
+	fi
+	new="# Lima BEGIN$nl$keys# Lima END$nl$own"
+	[ "$old" = "$new" ] || put "$file" 600 "$uid:$gid" "$new" ||
+		fail "cannot write $file"
+}
+
+# By number, for sudoers has its own idea of special characters in names.
+sudo_rule() {
+	[ -d /etc/sudoers.d ] || { log "no /etc/sudoers.d: $user gets no sudo"; return; }
+	rule="#$uid ALL=(ALL:ALL) ALL$nl"
+	[ -n "${LIMA_CIDATA_PASSWORDLESS_SUDO-}" ] && rule="#$uid ALL=(ALL:ALL) NOPASSWD:ALL$nl"
+	slurp /etc/sudoers.d/90-lima
+	[ "$text" = "$rule" ] || put /etc/sudoers.d/90-lima 440 0:0 "$rule" ||
+		fail "cannot write /etc/sudoers.d/90-lima"
+}
+
+# --- names, keys, environment -------------------------------------------------
+
+host_name() {
+	host=${LIMA_CIDATA_HOSTNAME-}
+	[ -n "$host" ] || return 0
+	now=
+	read -r now </proc/sys/kernel/hostname
+	[ "$now" = "$host" ] || { printf '%s\n' "$host" >/proc/sys/kernel/hostname; } 2>/dev/null ||
+		hostname "$host" || fail "cannot set the host name $host"
+	slurp /etc/hostname
+	[ "$text" = "$host$nl" ] || printf '%s\n' "$host" >/etc/hostname ||
+		fail "cannot write /etc/hostname"
+}
+
+etc_hosts() {
+	old='' new='' seen=
+	while IFS= read -r line || [ -n "$line" ]; do
+		old=$old$line$nl
+		case $line in
+		*'# by limactl' | *[" 	"]host.lima.internal*) continue ;;
+		127.0.1.1[" 	"]*"${host:-/}"*) seen=1 ;;
+		esac
+		new=$new$line$nl
+	done </etc/hosts
+	[ -n "$seen" ] || [ -z "$host" ] || new="${new}127.0.1.1 $host # by limactl$nl"
+	[ -z "${LIMA_CIDATA_SLIRP_GATEWAY-}" ] ||
+		new="$new$LIMA_CIDATA_SLIRP_GATEWAY host.lima.internal # by limactl$nl"
+	# In place: the file is a bind mount in some images.
+	[ "$old" = "$new" ] || printf '%s' "$new" >/etc/hosts || fail "cannot write /etc/hosts"
+}
+
+# The host made the key and pins it, so ours must be the one sshd shows.
+host_key() {
+	slurp "$mnt/ssh_host_ed25519_key" || return 0
+	key=$text
+	slurp /etc/ssh/ssh_host_ed25519_key
+	if [ "$text" != "$key" ]; then
+		slurp "$mnt/ssh_host_ed25519_key.pub"
+		mkdir -p /etc/ssh && rm -f /etc/ssh/ssh_host_ed25519_key &&
+			(umask 077 && printf '%s' "$key" >/etc/ssh/ssh_host_ed25519_key) &&
+			printf '%s' "$text" >/etc/ssh/ssh_host_ed25519_key.pub ||
+			{ fail "cannot install the ssh host key"; return; }
+		restart_sshd=1
+	fi
+	# Alpine's sshd forbids forwarding, which every port forward needs.
+	conf="AcceptEnv COLORTERM$nl"
+	[ -f /etc/alpine-release ] && conf="${conf}AllowTcpForwarding yes$nl"
+	file=/etc/ssh/sshd_config.d/10-acceptenv-colorterm.conf
+	if [ -d /etc/ssh/sshd_config.d ]; then
+		slurp $file
+		[ "$text" = "$conf" ] && return
+		printf '%s' "$conf" >$file
+	elif [ -f /etc/ssh/sshd_config ]; then
+		# An sshd without drop-ins: the first word on an option wins.
+		slurp /etc/ssh/sshd_config
+		case $text in "$conf"*) return ;; esac
+		printf '%s' "$conf$text" >/etc/ssh/sshd_config
+	else
+		return 0
+	fi || fail "cannot configure sshd"
+	restart_sshd=1
+}
+
+etc_environment() {
+	block=
+	slurp "$mnt/etc_environment" && block=$text
+	old='' new='' skip=
+	if [ -f /etc/environment ]; then
+		while IFS= read -r line || [ -n "$line" ]; do
+			old=$old$line$nl
+			case $line in
+			'#LIMA-START') skip=1 ;;
+			'#LIMA-END') skip= ;;
+			*) [ -n "$skip" ] || new=$new$line$nl ;;
+			esac
+		done </etc/environment
+	fi
+	new=$new$block
+	[ "$old" = "$new" ] || printf '%s' "$new" >/etc/environment ||
+		fail "cannot write /etc/environment"
+}
+
+# --- the two halves -----------------------------------------------------------
+
+early() {
+	rm_done
+	if [ -r "$mnt/lima.env" ]; then
+		env_file "$mnt/lima.env"
+	else
+		fail "no lima.env on the cidata disk"
+	fi
+	[ -r "$mnt/param.env" ] && env_file "$mnt/param.env"
+	iid=${LIMA_CIDATA_IID-}
+	printf '%s\n' "$iid" >/run/lima-iid
+	host_key
+	account
+	if [ -n "$user" ]; then
+		home_dir
+		ssh_keys
+		sudo_rule
+		unlock_password
+		subids
+	fi
+	unlock_accounts
+	host_name
+	etc_hosts
+	etc_environment
+}
+
+# /run is empty after a boot: a file is there only if we run again.
+rm_done() {
+	[ ! -e /run/lima-boot-done ] || rm -f /run/lima-boot-done /run/lima-ssh-ready
+}
+
+# An sshd that is already up shows its old key until it is restarted. Sessions
+# survive that. Afterwards say that it listens, which is what the host waits
+# for; on our own image ssh.service says it.
+sshd_up() {
+	[ -z "${LIMA_BOOT_FORK-}" ] || return 0
+	if [ -n "$restart_sshd" ]; then
+		if [ -d /run/systemd/system ]; then
+			systemctl try-restart ssh.service sshd.service
+		elif [ -x /sbin/rc-service ]; then
+			rc-service sshd restart
+		fi >/dev/null 2>&1 || log "cannot restart sshd"
+	fi
+	for f in /proc/net/tcp /proc/net/tcp6; do
+		[ -r $f ] || continue
+		while read -r _ addr _ state _; do
+			case $addr/$state in
+			*:0016/0A)
+				printf '%s\n' "$iid" >/run/lima-ssh-ready
+				console "lima-ssh-ready $iid"
+				return ;;
+			esac
+		done <$f
+	done
+}
+
+timezone() {
+	tz=${LIMA_CIDATA_TIMEZONE-}
+	case $tz in '' | *..* | /*) return 0 ;; esac
+	slurp /etc/timezone
+	[ "$text" = "$tz$nl" ] && return 0
+	if [ ! -f "/usr/share/zoneinfo/$tz" ]; then
+		log "no time zone $tz in this image (package tzdata)"
+		return
+	fi
+	ln -sfn "../usr/share/zoneinfo/$tz" /etc/localtime && printf '%s\n' "$tz" >/etc/timezone ||
+		fail "cannot set the time zone $tz"
+}
+
+# Without passwordless sudo the user needs a password once.
+password() {
+	[ -z "${LIMA_CIDATA_PASSWORDLESS_SUDO-}" ] && [ ! -e "$home/.lima-password-set" ] || return 0
+	read -r a </proc/sys/kernel/random/uuid && read -r b </proc/sys/kernel/random/uuid
+	word=${a%%-*}${b%%-*}
+	printf '%s:%s\n' "$user" "$word" | chpasswd &&
+		put "$home/password" 600 "$uid:$gid" "$word$nl" &&
+		: >"$home/.lima-password-set" || fail "cannot set a password for $user"
+}
+
+# Let the root file system fill its device. Growing to 100 GiB takes seconds
+# of an emulated CPU, and nobody waits for it: at the lowest priority, after
+# the host was told that the boot is done.
+grow_root() {
+	dev='' fs=
+	while read -r src dir type _; do
+		[ "$dir" = / ] && dev=$src fs=$type
+	done </proc/self/mounts
+	disk=${dev#/dev/} part=
+	case $dev in /dev/*) ;; *) return 0 ;; esac
+	if [ ! -d "/sys/block/$disk" ]; then
+		# A partition. cloud-init grows those where it is.
+		[ -e /sys/class/block/"$disk"/partition ] && [ ! -d /run/cloud-init ] || return 0
+		read -r part <"/sys/class/block/$disk/partition"
+		disk=${disk%"$part"}
+		[ -d "/sys/block/$disk" ] || disk=${disk%p}
+	fi
+	read -r size <"/sys/block/$disk/size" || return 0
+	was=
+	[ -r /var/lib/lima-boot/size ] && read -r was </var/lib/lima-boot/size
+	[ "$size" = "$was" ] && return 0
+	if [ -n "$part" ]; then
+		command -v growpart >/dev/null || {
+			log "the root partition is not grown: no growpart in this image"
+			return 0
+		}
+		growpart "/dev/$disk" "$part" >/dev/null
+	fi
+	case $fs in
+	ext[234]) nice -n 19 resize2fs "$dev" ;;
+	xfs) nice -n 19 xfs_growfs / ;;
+	btrfs) nice -n 19 btrfs filesystem resize max / ;;
+	*) return 0 ;;
+	esac >/dev/null 2>&1 || { fail "cannot grow the root file system on $dev"; return; }
+	mkdir -p /var/lib/lima-boot && printf '%s\n' "$size" >/var/lib/lima-boot/size
+}
+
+late() {
+	sshd_up
+	timezone
+	[ -z "$user" ] || password
+	printf '%s\n' "$iid" >/run/lima-boot-done
+	console "lima-boot-done $iid $status"
+	grow_root
+}
+
+early
+if [ -n "${LIMA_BOOT_FORK-}" ]; then
+	late &
+	exit 0
+fi
+late
+exit $status

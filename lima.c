@@ -1,0 +1,6276 @@
+/* lima - create, boot and supervise Linux virtual machines
+ *
+ * One program, several processes.  `limactl start` makes an instance directory
+ * below LIMA_HOME, prepares its disk, and starts a host agent: limactl again,
+ * as `limactl hostagent NAME`, in a session of its own.  The host agent starts
+ * QEMU, follows the guest's console (serial.log), holds one ssh master, and
+ * serves ha.sock; it is one poll(2) loop whose states and events are a table.
+ * What it learns goes as JSON lines to ha.stdout.log (events) and ha.stderr.log
+ * (log); start follows these two files and returns when they say `running`.
+ *
+ * A configuration goes one way: text, node tree (yaml.c), struct conf through
+ * the one table `confkeys`, and the gate of plain mode last.
+ *
+ * What is true is asked of the kernel: the host agent holds a lock on ha.pid,
+ * QEMU one on qemu.pid, and both die with their holder.  A killed host agent
+ * leaves QEMU and the ssh master running; the next start adopts them.
+ * An instance is built in a hidden directory and renamed when whole, files are
+ * replaced by rename: a crash leaves the old or the new and no half of either.
+ *
+ * Memory: a command lives for seconds, so what it takes hangs on `perm` until
+ * exit; the host agent frees what it takes in its loop.
+ *
+ * Contents, with a budget of lines
+ *	 1. Types and globals            150
+ *	 2. Messages                     250
+ *	 3. Memory, strings, numbers     200
+ *	 4. Files                        400
+ *	 5. Processes                    250
+ *	 6. SHA-256                      100
+ *	 7. Host                         200
+ *	 8. Configuration                500
+ *	 9. Instances                    300
+ *	10. Images                       400
+ *	11. ISO 9660                     300
+ *	12. Guest data                   200
+ *	13. ssh                          250
+ *	14. QEMU                         250
+ *	15. QMP                          100
+ *	16. Host agent                   750
+ *	17. Following a start            250
+ *	18. Command line                 250
+ *	19. Commands                     800
+ *	20. main                         100
+ */
+#define _GNU_SOURCE
+#include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#include <assert.h>
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pwd.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "yaml.c"
+
+/* ---- 1. Types and globals ---------------------------------------------- */
+
+#define LEN(a)          (sizeof (a) / sizeof *(a))
+#define PRINTF(f, a)    __attribute__((format(printf, f, a)))
+#define FAKEVERSION     "2.2.0" /* the limactl whose behaviour ours is measured by */
+#define UNIXPATHMAX     108     /* sizeof sun_path, unix(7) */
+
+#include "config.h"
+#include "embed.h"              /* made by the Makefile: struct embed embeds[] */
+
+static struct yarena perm;      /* what a command keeps until it exits */
+static const char *argv0;       /* as the user called us */
+static volatile sig_atomic_t gotsig;    /* the signal that asked a command to end */
+
+/* ---- 2. Messages -------------------------------------------------------- */
+
+/* Everything but requested data is a log line on stderr, in the shape of
+ * spec/cli.md 2.1: text, text for a terminal, or JSON.  One line is one write:
+ * processes share these files and pieces would mix. */
+
+enum level { TRACE, DEBUG, INFO, WARN, ERROR, FATAL, PANIC };
+static const struct {
+	const char *name, *tag;
+	int colour;             /* SGR */
+} levels[] = {
+	{ "trace",   "TRAC", 37 }, { "debug", "DEBU", 37 }, { "info",  "INFO", 36 },
+	{ "warning", "WARN", 33 }, { "error", "ERRO", 31 }, { "fatal", "FATA", 31 },
+	{ "panic",   "PANI", 31 },
+};
+struct field { const char *key, *val; };        /* further key=value of a line */
+
+static struct {
+	enum level min;         /* lines below this are dropped */
+	bool json, tty;
+	long long t0;           /* start of the program, ms */
+	bool status;            /* a status line stands on the terminal */
+} msg = { .min = INFO };
+
+/* Milliseconds of a clock that only goes forward. */
+static long long
+now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
+}
+
+/* RFC 3339 with digits (0 or 9) of a second's fraction, local offset. */
+static void
+timestamp(char *out, size_t size, int digits)
+{
+	struct timespec ts;
+	struct tm tm;
+	size_t n;
+	long off;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	localtime_r(&ts.tv_sec, &tm);
+	n = strftime(out, size, "%Y-%m-%dT%H:%M:%S", &tm);
+	if (digits)
+		n += (size_t)snprintf(out + n, size - n, ".%09ld", ts.tv_nsec);
+	if ((off = tm.tm_gmtoff) == 0)
+		snprintf(out + n, size - n, "Z");
+	else
+		snprintf(out + n, size - n, "%c%02ld:%02ld", off < 0 ? '-' : '+',
+		    labs(off) / 3600, labs(off) / 60 % 60);
+}
+
+/* A value of a text line: bare when every character is harmless. */
+static void
+logvalue(struct buf *b, const char *s)
+{
+	const unsigned char *p = (const unsigned char *)s;
+
+	if (s[strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._/@^+")] == '\0') {
+		bufputs(b, s);
+		return;
+	}
+	bufputc(b, '"');
+	for (; *p; p++)
+		if (*p == '"' || *p == '\\')
+			bufprintf(b, "\\%c", *p);
+		else if (*p == '\n')
+			bufputs(b, "\\n");
+		else if (*p == '\t')
+			bufputs(b, "\\t");
+		else if (*p == '\r')
+			bufputs(b, "\\r");
+		else if (*p < 0x20 || *p == 0x7f)
+			bufprintf(b, "\\x%02x", *p);
+		else
+			bufputc(b, *p);
+	bufputc(b, '"');
+}
+
+static int
+fieldcmp(const void *a, const void *b)
+{
+	return strcmp(((const struct field *)a)->key, ((const struct field *)b)->key);
+}
+
+static void
+logjson(struct buf *b, enum level lv, const char *text, const struct field *f)
+{
+	struct field all[16];
+	char ts[64];
+	size_t n = 0, i;
+
+	timestamp(ts, sizeof ts, 0);
+	for (; f && f->key && n < LEN(all) - 3; f++)
+		all[n++] = *f;
+	all[n++] = (struct field){ "level", levels[lv].name };
+	all[n++] = (struct field){ "msg", text };
+	all[n++] = (struct field){ "time", ts };
+	qsort(all, n, sizeof *all, fieldcmp);
+	for (i = 0; i < n; i++) {
+		bufputc(b, i ? ',' : '{');
+		yjsonstr(b, all[i].key, strlen(all[i].key));
+		bufputc(b, ':');
+		yjsonstr(b, all[i].val, strlen(all[i].val));
+	}
+	bufputc(b, '}');
+}
+
+static void
+logterm(struct buf *b, enum level lv, const char *text, const struct field *f)
+{
+	size_t n = strlen(text);
+	int c = levels[lv].colour;
+
+	if (msg.status)
+		bufputs(b, "\r\033[K");
+	msg.status = false;
+	bufprintf(b, "\033[%dm%s\033[0m[%04lld] %s", c, levels[lv].tag, (now() - msg.t0) / 1000, text);
+	if (f && f->key && n < 44)
+		bufprintf(b, "%*s", (int)(44 - n), "");
+	for (; f && f->key; f++) {
+		bufprintf(b, " \033[%dm%s\033[0m=", c, f->key);
+		logvalue(b, f->val);
+	}
+}
+
+static void
+logtext(struct buf *b, enum level lv, const char *text, const struct field *f)
+{
+	char ts[64];
+
+	timestamp(ts, sizeof ts, 0);
+	bufprintf(b, "time=\"%s\" level=%s", ts, levels[lv].name);
+	if (*text) {
+		bufputs(b, " msg=");
+		logvalue(b, text);
+	}
+	for (; f && f->key; f++) {
+		bufprintf(b, " %s=", f->key);
+		logvalue(b, f->val);
+	}
+}
+
+/* One log line.  f: further fields, ended by a NULL key, or NULL. */
+static void
+logline(enum level lv, const struct field *f, const char *text)
+{
+	struct buf b = { 0 };
+	int e = errno;
+
+	if (lv < msg.min)
+		return;
+	if (msg.json)
+		logjson(&b, lv, text, f);
+	else if (msg.tty)
+		logterm(&b, lv, text, f);
+	else
+		logtext(&b, lv, text, f);
+	bufputc(&b, '\n');
+	if (write(2, b.s, b.len) < 0) {
+		/* nobody reads stderr: nothing left to tell it on */
+	}
+	buffree(&b);
+	errno = e;
+}
+
+/* Format and log.  A text of level warning or worse that ends in a colon gets
+ * strerror(errno) appended. */
+static void
+vsay(enum level lv, const char *fmt, va_list ap)
+{
+	struct buf b = { 0 };
+	int e = errno;          /* stdio may change it */
+	char small[512];
+	va_list again;
+	int n;
+
+	va_copy(again, ap);
+	n = vsnprintf(small, sizeof small, fmt, ap);
+	if (n >= (int)sizeof small) {
+		b.s = malloc((size_t)n + 1);
+		if (b.s)
+			vsnprintf(b.s, (size_t)n + 1, fmt, again);
+		b.cap = b.s ? (size_t)n + 1 : 0;
+		b.len = b.s ? (size_t)n : 0;
+	}
+	va_end(again);
+	if (!b.s)
+		bufputs(&b, small);
+	if (lv >= WARN && b.len && b.s[b.len - 1] == ':')
+		bufprintf(&b, " %s", strerror(e));
+	logline(lv, NULL, b.s ? b.s : "");
+	buffree(&b);
+	errno = e;
+}
+
+#define SAY(name, lv) \
+static void PRINTF(1, 2) \
+name(const char *fmt, ...) \
+{ \
+	va_list ap; \
+	va_start(ap, fmt); \
+	vsay(lv, fmt, ap); \
+	va_end(ap); \
+}
+SAY(debug, DEBUG)
+SAY(info, INFO)
+SAY(warn, WARN)
+SAY(error, ERROR)
+
+/* Report and end the command; atexit removes what was half made. */
+static _Noreturn void PRINTF(1, 2)
+die(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsay(FATAL, fmt, ap);
+	va_end(ap);
+	exit(1);
+}
+
+/* A passing line on a terminal, overwritten by the next line; on anything else
+ * nothing, for the log lines tell the stages there. */
+static void PRINTF(1, 2)
+status(const char *fmt, ...)
+{
+	struct buf b = { 0 };
+	char text[512];
+	va_list ap;
+
+	if (!msg.tty || msg.json || msg.min > INFO)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	bufprintf(&b, "\r\033[K\033[36m%4lld s\033[0m %s", (now() - msg.t0) / 1000, text);
+	if (write(2, b.s, b.len) >= 0)
+		msg.status = true;
+	buffree(&b);
+}
+
+/* A value of a message in backquotes, or in escaped double quotes when it has a
+ * backquote or a control character (spec/cli.md 0).  Good until eight more. */
+static const char *
+bq(const char *s)
+{
+	static struct buf ring[8];
+	static unsigned turn;
+	struct buf *b = &ring[turn++ % LEN(ring)];
+	const unsigned char *p;
+	bool bad = false;
+
+	for (p = (const unsigned char *)s; *p; p++)
+		bad |= *p == '`' || *p == 0x7f || (*p < 0x20 && *p != '\t');
+	b->len = 0;
+	if (bad)
+		yjsonstr(b, s, strlen(s));
+	else
+		bufprintf(b, "`%s`", s);
+	return b->s;
+}
+
+/* ---- 3. Memory, strings, numbers ---------------------------------------- */
+
+static void *
+xrealloc(void *p, size_t n, size_t size)
+{
+	if (n && size > SIZE_MAX / n)
+		die("out of memory");
+	if (!(p = realloc(p, n && size ? n * size : 1)))
+		die("out of memory");
+	return p;
+}
+
+/* Text of the life of the command. */
+static char * PRINTF(1, 2)
+keep(const char *fmt, ...)
+{
+	struct buf b = { 0 };
+	char small[256], *s;
+	va_list ap, again;
+	int n;
+
+	va_start(ap, fmt);
+	va_copy(again, ap);
+	n = vsnprintf(small, sizeof small, fmt, ap);
+	va_end(ap);
+	s = yalloc(&perm, (size_t)n + 1);
+	if ((size_t)n < sizeof small)
+		memcpy(s, small, (size_t)n + 1);
+	else
+		vsnprintf(s, (size_t)n + 1, fmt, again);
+	va_end(again);
+	buffree(&b);
+	return s;
+}
+
+static bool
+startswith(const char *s, const char *head)
+{
+	return strncmp(s, head, strlen(head)) == 0;
+}
+
+static bool
+endswith(const char *s, const char *tail)
+{
+	size_t n = strlen(s), m = strlen(tail);
+
+	return n >= m && strcmp(s + n - m, tail) == 0;
+}
+
+/* Cut blanks and newlines off the end of a text. */
+static char *
+chomp(char *s)
+{
+	size_t n = strlen(s);
+
+	while (n && isspace((unsigned char)s[n - 1]))
+		s[--n] = '\0';
+	return s;
+}
+
+/* Whole string, decimal, in range; strtoll alone takes " 7", "+7" and "7x". */
+static int
+parsenum(const char *s, long long min, long long max, long long *out)
+{
+	char *end;
+	long long v;
+
+	if (!isdigit((unsigned char)s[s[0] == '-']))
+		return -1;
+	errno = 0;
+	v = strtoll(s, &end, 10);
+	if (*end || errno || v < min || v > max)
+		return -1;
+	*out = v;
+	return 0;
+}
+
+/* A size as of spec/config.md 4: number, one blank at most, binary unit.  On
+ * failure -1 and the reason in err (a buffer of 128). */
+static int
+parsesize(const char *s, long long *out, char *err)
+{
+	static const char units[] = "bkmgtp";
+	char suffix[8] = "", *end;
+	const char *u, *p = s + strspn(s, "0123456789.eE+");
+	double v;
+	size_t i;
+
+	/* an exponent needs digits: in "4E" the E is a suffix, and a bad one */
+	while (p > s && !isdigit((unsigned char)p[-1]) && p[-1] != '.')
+		p--;
+	if (p == s || !(isdigit((unsigned char)*s) || *s == '.') || (p == s + 1 && *s == '.')) {
+		snprintf(err, 128, "invalid size: '%.90s'", s);
+		return -1;
+	}
+	v = strtod(s, &end);
+	if (end != p) {
+		snprintf(err, 128, "invalid size: '%.90s'", s);
+		return -1;
+	}
+	if (*p == ' ')
+		p++;
+	for (i = 0; p[i] && i < sizeof suffix - 1; i++)
+		suffix[i] = (char)tolower((unsigned char)p[i]);
+	u = *suffix ? strchr(units, *suffix) : units;
+	if (!u || strlen(p) > 3 || (*suffix == 'b' && suffix[1]) ||
+	    (*suffix && *suffix != 'b' && suffix[1] && strcmp(suffix + 1, "b") != 0 && strcmp(suffix + 1, "ib") != 0)) {
+		snprintf(err, 128, "invalid suffix: '%.90s'", strlen(p) <= 3 ? suffix : p);
+		return -1;
+	}
+	for (; u > units; u--)
+		v *= 1024;
+	if (!(v < 9.2e18)) {
+		snprintf(err, 128, "invalid size: '%.90s'", s);
+		return -1;
+	}
+	*out = (long long)v;
+	return 0;
+}
+
+/* 4294967296 -> 4GiB; four significant digits. */
+static const char *
+printsize(long long n)
+{
+	static const char *const unit[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB" };
+	double v = (double)n;
+	size_t i;
+
+	for (i = 0; v >= 1024 && i < LEN(unit) - 1; i++)
+		v /= 1024;
+	return keep("%.4g%s", v, unit[i]);
+}
+
+/* A word the remote shell reads back exactly (spec/cli.md 9.4.2). */
+static void
+bufquote(struct buf *b, const char *s)
+{
+	if (*s && s[strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./-")] == '\0') {
+		bufputs(b, s);
+		return;
+	}
+	bufputc(b, '\'');
+	for (; *s; s++)
+		if (*s == '\'')
+			bufputs(b, "'\"'\"'");
+		else
+			bufputc(b, *s);
+	bufputc(b, '\'');
+}
+
+/* Bytes of the guest made fit for a terminal or a log: printable ASCII and
+ * UTF-8 pass, the rest becomes a dot.  Escape sequences lose their escape. */
+static void
+bufsafe(struct buf *b, const char *s, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (s[i] == '\033' && i + 1 < n && s[i + 1] == '[') {
+			for (i += 2; i < n && !isalpha((unsigned char)s[i]); i++)
+				;       /* a colour: without it the line reads the same */
+		} else if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f || ((unsigned char)s[i] >= 0x80 && (unsigned char)s[i] < 0xa0)) {
+			/* 0x80-0x9f are C1 controls on some terminals, but also UTF-8 tails */
+			bufputc(b, (unsigned char)s[i] >= 0x80 && i && (unsigned char)s[i - 1] >= 0xc3 ? s[i] : '.');
+		} else
+			bufputc(b, s[i]);
+}
+
+/* argv, grown word by word, NULL at its end. */
+struct args { char **v; size_t n, cap; };
+
+static void PRINTF(2, 3)
+arg(struct args *a, const char *fmt, ...)
+{
+	char *s = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (vasprintf(&s, fmt, ap) < 0)
+		die("out of memory");
+	va_end(ap);
+	if (a->n + 2 > a->cap)
+		a->v = xrealloc(a->v, a->cap = a->cap * 2 + 16, sizeof *a->v);
+	a->v[a->n++] = s;
+	a->v[a->n] = NULL;
+}
+
+static void
+argsfree(struct args *a)
+{
+	while (a->n)
+		free(a->v[--a->n]);
+	free(a->v);
+	*a = (struct args){ 0 };
+}
+
+/* ---- 4. Files ------------------------------------------------------------ */
+
+/* Write all of it; -1 with errno. */
+static int
+writeall(int fd, const void *p, size_t n)
+{
+	const char *s = p;
+	ssize_t w;
+
+	while (n) {
+		if ((w = write(fd, s, n)) < 0) {
+			if (errno == EINTR)
+				continue;
+			return -1;
+		}
+		s += w;
+		n -= (size_t)w;
+	}
+	return 0;
+}
+
+/* All that fd has, at most max bytes (more is EFBIG), appended to b. */
+static int
+readall(int fd, struct buf *b, size_t max)
+{
+	char chunk[16384];
+	ssize_t n;
+
+	while ((n = read(fd, chunk, sizeof chunk)) != 0) {
+		if (n < 0) {
+			if (errno == EINTR && !gotsig)
+				continue;
+			return -1;
+		}
+		if (b->len + (size_t)n > max) {
+			errno = EFBIG;
+			return -1;
+		}
+		bufadd(b, chunk, (size_t)n);
+	}
+	if (!b->s)
+		bufputs(b, "");
+	return 0;
+}
+
+/* A file's content appended to b; -1 with errno. */
+static int
+readfile(const char *path, struct buf *b, size_t max)
+{
+	int fd = open(path, O_RDONLY|O_CLOEXEC|O_NOCTTY), r, e;
+
+	if (fd < 0)
+		return -1;
+	r = readall(fd, b, max);
+	e = errno;
+	close(fd);
+	errno = e;
+	return r;
+}
+
+/* A small text file, end trimmed, for the life of the command; NULL with errno. */
+static char *
+readline1(const char *path)
+{
+	struct buf b = { 0 };
+	char *s = NULL;
+
+	if (readfile(path, &b, 65536) == 0)
+		s = chomp(keep("%s", b.s));
+	buffree(&b);
+	return s;
+}
+
+/* Replace path as a whole: a reader, or a crash, sees the old file or the new
+ * one and never half of either.  Reports what went wrong. */
+static int
+writefile(const char *path, const void *data, size_t len, mode_t mode)
+{
+	struct buf tmp = { 0 };
+	int fd, ret = -1;
+
+	bufprintf(&tmp, "%s.%ld.tmp", path, (long)getpid());
+	(void)unlink(tmp.s);    /* left by a dead process that had our pid */
+	if ((fd = open(tmp.s, O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600)) < 0)
+		error("create %s:", tmp.s);
+	else if (writeall(fd, data, len) < 0 || fchmod(fd, mode) < 0 || fsync(fd) < 0)
+		error("write %s:", tmp.s);
+	else if (rename(tmp.s, path) < 0)
+		error("rename %s to %s:", tmp.s, path);
+	else
+		ret = 0;
+	if (fd >= 0 && ret < 0)
+		(void)unlink(tmp.s);
+	if (fd >= 0)
+		close(fd);
+	buffree(&tmp);
+	return ret;
+}
+
+/* mkdir -p; existing directories keep their mode.  -1 with errno. */
+static int
+mkdirs(const char *path, mode_t mode)
+{
+	struct buf b = { 0 };
+	char *p;
+	int r = 0;
+
+	bufputs(&b, path);
+	for (p = b.s + 1; r == 0 && (p = strchr(p, '/')); *p++ = '/') {
+		*p = '\0';
+		if (mkdir(b.s, mode) < 0 && errno != EEXIST && access(b.s, F_OK) < 0)
+			r = -1;
+	}
+	if (r == 0 && mkdir(path, mode) < 0 && errno != EEXIST)
+		r = -1;
+	buffree(&b);
+	return r;
+}
+
+/* Remove the directory NAME below dirfd with all it holds, staying on the file
+ * system dev and never following a link.  -1 with errno of the first failure. */
+static int
+rmat(int dirfd, const char *name, dev_t dev)
+{
+	struct dirent *d;
+	struct stat st;
+	DIR *dir;
+	int fd, e = 0;
+
+	fd = openat(dirfd, name, O_RDONLY|O_DIRECTORY|O_NOFOLLOW|O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	if (fstat(fd, &st) < 0 || st.st_dev != dev || !(dir = fdopendir(fd))) {
+		e = st.st_dev != dev ? EXDEV : errno;
+		close(fd);
+		errno = e;
+		return -1;
+	}
+	while ((d = readdir(dir))) {
+		if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0)
+			continue;
+		if (unlinkat(fd, d->d_name, 0) == 0)
+			continue;
+		if ((errno != EISDIR && errno != EPERM) || rmat(fd, d->d_name, dev) < 0)
+			e = e ? e : errno;
+	}
+	closedir(dir);
+	if (unlinkat(dirfd, name, AT_REMOVEDIR) < 0)
+		e = e ? e : errno;
+	errno = e;
+	return e ? -1 : 0;
+}
+
+static int
+rmtree(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : -1;
+	return rmat(AT_FDCWD, path, st.st_dev);
+}
+
+/* The directory that die, a signal or a failure must not leave behind. */
+static char *scratch;
+
+static void
+rmscratch(void)
+{
+	if (scratch && rmtree(scratch) < 0)
+		warn("remove %s:", scratch);
+	scratch = NULL;
+}
+
+/* Copy what is not a hole. */
+static int
+copysparse(int in, int out)
+{
+	struct stat st;
+	off_t at = 0, end;
+	char *chunk;
+	ssize_t n = 0;
+
+	if (fstat(in, &st) < 0 || ftruncate(out, st.st_size) < 0)
+		return -1;
+	chunk = xrealloc(NULL, 1, 1 << 20);
+	while (at < st.st_size && !gotsig) {
+		if ((at = lseek(in, at, SEEK_DATA)) < 0) {
+			at = errno == ENXIO ? st.st_size : -1;
+			break;
+		}
+		if ((end = lseek(in, at, SEEK_HOLE)) < 0)
+			end = st.st_size;
+		for (; at < end; at += n) {
+			n = pread(in, chunk, end - at > 1 << 20 ? 1 << 20 : (size_t)(end - at), at);
+			if (n <= 0 || pwrite(out, chunk, (size_t)n, at) != n)
+				break;
+		}
+		if (at < end)
+			break;
+	}
+	free(chunk);
+	if (gotsig)
+		errno = EINTR;
+	return at == st.st_size ? 0 : -1;
+}
+
+/* dst becomes src's content: a reflink, else (ours: nobody writes src) a hard
+ * link, else a copy that keeps holes.  -1 with errno, dst removed. */
+static int
+clonefile(const char *src, const char *dst, bool ours)
+{
+	int in, out, e = 0;
+
+	if ((in = open(src, O_RDONLY|O_CLOEXEC)) < 0)
+		return -1;
+	if ((out = open(dst, O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0644)) < 0) {
+		e = errno;
+	} else if (ioctl(out, _IOW(0x94, 9, int), in) < 0) {   /* FICLONE, ioctl_ficlone(2) */
+		if (ours && unlink(dst) == 0 && link(src, dst) == 0)
+			;
+		else if (access(dst, F_OK) < 0 &&
+		    (close(out), out = open(dst, O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0644)) < 0)
+			e = errno;
+		else if (copysparse(in, out) < 0)
+			e = errno ? errno : EIO;
+	}
+	if (out >= 0 && close(out) < 0 && !e)
+		e = errno;
+	close(in);
+	if (e)
+		(void)unlink(dst);
+	errno = e;
+	return e ? -1 : 0;
+}
+
+/* The process that holds a lock on a pid file, 0 when none does.  QEMU keeps
+ * one on its -pidfile (lockf, fcntl(2)), our host agent one on ha.pid: the
+ * kernel drops it with the process, so a stale file or a reused pid lies to
+ * nobody.  The answer comes from l_pid; the file's text is never read. */
+static pid_t
+lockholder(const char *path)
+{
+	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int fd = open(path, O_RDWR|O_CLOEXEC|O_NOFOLLOW|O_NONBLOCK);
+	pid_t pid = 0;
+
+	if (fd < 0)
+		return 0;
+	if (fcntl(fd, F_GETLK, &fl) == 0 && fl.l_type != F_UNLCK)
+		pid = fl.l_pid;
+	close(fd);
+	return pid;
+}
+
+/* Wait for the exclusive lock on a directory or file; the fd holds it.  -1 with
+ * errno.  what: said on stderr when another process has it. */
+static int
+lockfile(const char *path, int flags, const char *what)
+{
+	int fd = open(path, flags|O_CLOEXEC, 0600), e;
+
+	if (fd < 0 || flock(fd, LOCK_EX|LOCK_NB) == 0)
+		return fd;
+	if (errno == EWOULDBLOCK) {
+		info("Waiting for another limactl to finish with %s", what);
+		while (flock(fd, LOCK_EX) < 0 && errno == EINTR && !gotsig)
+			;
+		if (!gotsig)
+			return fd;
+	}
+	e = errno;
+	close(fd);
+	errno = e;
+	return -1;
+}
+
+/* ---- 5. Processes --------------------------------------------------------- */
+
+/* What to run, and how.  The only fork of the program is in spawn(). */
+struct job {
+	char *const *argv;
+	int fd[3];              /* its stdin, stdout, stderr; -1 keeps ours, NOFD is /dev/null */
+	int pass;               /* one more descriptor, handed down as 3; 0: none */
+	const char *dir;        /* chdir first */
+	char *const *env;       /* environment; NULL keeps ours */
+	bool session;           /* a session of its own: ^C does not reach it */
+};
+#define NOFD (-2)
+
+static int
+cloexecpipe(int p[2])
+{
+	return pipe2(p, O_CLOEXEC);
+}
+
+/* exec resets handlers, but neither ignored signals nor the mask. */
+static void
+childsignals(void)
+{
+	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD, SIGQUIT };
+	sigset_t none;
+	size_t i;
+
+	for (i = 0; i < LEN(sigs); i++)
+		signal(sigs[i], SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* Every descriptor above 2 closes on exec, also those our own parent leaked to
+ * us; the one to pass is dup2ed afterwards, which clears the flag. */
+static int
+childfds(const struct job *j)
+{
+	int null = -1, i, fd;
+
+	for (i = 0; i < 3; i++) {
+		fd = j->fd[i];
+		if (fd == NOFD && (fd = null) < 0 && (fd = null = open("/dev/null", O_RDWR|O_CLOEXEC)) < 0)
+			return -1;
+		if (fd >= 0 && fd != i && dup2(fd, i) < 0)
+			return -1;
+	}
+	/* before Linux 5.9 there is no close_range(2): go through the first 1024 */
+	if (syscall(SYS_close_range, 3, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */) < 0)
+		for (i = 3; i < 1024; i++)
+			(void)fcntl(i, F_SETFD, FD_CLOEXEC);
+	if (j->pass > 3)
+		return dup2(j->pass, 3) < 0 ? -1 : 0;
+	return j->pass == 3 ? fcntl(3, F_SETFD, 0) : 0;
+}
+
+/* Run j->argv.  The pid, or -1 with errno, exec's own included: the error pipe
+ * is close-on-exec, so it reads end of file exactly when exec worked. */
+static pid_t
+spawn(const struct job *j)
+{
+	sigset_t all, old;
+	int ep[2], e = 0, w;
+	ssize_t n;
+	pid_t pid;
+
+	if (cloexecpipe(ep) < 0)
+		return -1;
+	if ((w = fcntl(ep[1], F_DUPFD_CLOEXEC, 10)) < 0) {
+		e = errno;
+		close(ep[0]);
+		close(ep[1]);
+		errno = e;
+		return -1;
+	}
+	close(ep[1]);           /* 3 must stay free for j->pass */
+	sigfillset(&all);       /* our handlers must not run in the child */
+	sigprocmask(SIG_BLOCK, &all, &old);
+	if ((pid = fork()) == 0) {
+		childsignals();
+		if (j->session)
+			setsid();
+		if (childfds(j) == 0 && (!j->dir || chdir(j->dir) == 0)) {
+			if (j->env)
+				execvpe(j->argv[0], j->argv, j->env);
+			else
+				execvp(j->argv[0], j->argv);
+		}
+		e = errno;
+		_exit(writeall(w, &e, sizeof e) < 0 ? 126 : 127);
+	}
+	e = errno;
+	close(w);
+	if (pid > 0) {
+		n = read(ep[0], &e, sizeof e);  /* signals still blocked: no EINTR */
+		if (n > 0) {
+			waitpid(pid, NULL, 0);
+			pid = -1;
+		}
+	}
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	close(ep[0]);
+	errno = e;
+	return pid;
+}
+
+static int
+pidfdopen(pid_t pid)
+{
+	return (int)syscall(SYS_pidfd_open, pid, 0);   /* close-on-exec by itself */
+}
+
+static int
+pidfdkill(int pidfd, int sig)
+{
+	return (int)syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0);
+}
+
+/* Wait for a child.  A signal that asks us to end is passed on to it, once. */
+static int
+waitchild(pid_t pid)
+{
+	int st = 0;
+	bool told = false;
+
+	while (waitpid(pid, &st, 0) < 0) {
+		if (errno != EINTR)
+			return -1;
+		if (gotsig && !told) {
+			(void)kill(pid, SIGTERM);
+			told = true;
+		}
+	}
+	return st;
+}
+
+/* Run argv to its end with its output on ours; out: collect stdout there (at
+ * most 1 MiB).  err: a descriptor for stderr, or -1.  The wait status; -1 with
+ * errno when it could not be run. */
+static int
+runto(char *const argv[], const char *dir, struct buf *out, int err)
+{
+	struct job j = { .argv = argv, .fd = { NOFD, NOFD, err }, .dir = dir };
+	int p[2] = { -1, -1 }, e;
+	pid_t pid;
+
+	if (out && cloexecpipe(p) < 0)
+		return -1;
+	if (out)
+		j.fd[1] = p[1];
+	pid = spawn(&j);
+	e = errno;
+	if (out)
+		close(p[1]);
+	if (pid > 0 && out)
+		(void)readall(p[0], out, 1 << 20);      /* what matters is the status */
+	if (out)
+		close(p[0]);
+	errno = e;
+	return pid < 0 ? -1 : waitchild(pid);
+}
+
+/* Run a program whose failure ends the command; its stderr is the reason. */
+static void
+runordie(char *const argv[], const char *dir, const char *package)
+{
+	struct buf b = { 0 };
+	struct job j = { .argv = argv, .fd = { NOFD, NOFD, -1 }, .dir = dir };
+	int p[2], st;
+	pid_t pid;
+
+	if (cloexecpipe(p) < 0)
+		die("pipe:");
+	j.fd[2] = p[1];
+	pid = spawn(&j);
+	if (pid < 0 && errno == ENOENT)
+		die("%s: not found in PATH; install %s", argv[0], package);
+	if (pid < 0)
+		die("run %s:", argv[0]);
+	close(p[1]);
+	(void)readall(p[0], &b, 1 << 16);
+	close(p[0]);
+	st = waitchild(pid);
+	if (gotsig)
+		die("interrupted");
+	if (st != 0)
+		die("%s failed: %s", argv[0], *chomp(b.s) ? b.s : keep("status %d", st));
+	buffree(&b);
+}
+
+/* The path of a program in PATH, or NULL. */
+static const char *
+findprog(const char *name)
+{
+	const char *path = getenv("PATH"), *p, *end;
+	char *full;
+
+	if (strchr(name, '/'))
+		return access(name, X_OK) == 0 ? name : NULL;
+	for (p = path && *path ? path : "/usr/bin:/bin"; p; p = *end ? end + 1 : NULL) {
+		end = p + strcspn(p, ":");
+		full = keep("%.*s/%s", (int)(end - p), p, name);
+		if (access(full, X_OK) == 0)
+			return full;
+	}
+	return NULL;
+}
+
+static void
+onsignal(int sig)
+{
+	gotsig = sig;
+}
+
+/* A command that is asked to end finishes its system call with EINTR, cleans
+ * up and says so. */
+static void
+catchsignals(void (*handler)(int))
+{
+	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP };
+	struct sigaction sa = { .sa_handler = handler };
+	size_t i;
+
+	sigemptyset(&sa.sa_mask);
+	for (i = 0; i < LEN(sigs); i++)
+		sigaction(sigs[i], &sa, NULL);
+}
+
+/* ---- 6. SHA-256 ----------------------------------------------------------- */
+
+/* FIPS 180-4, one-shot: names, cache keys and addresses need it; files are
+ * hashed by sha256sum. */
+static uint32_t
+rotr(uint32_t x, int n)
+{
+	return x >> n | x << (32 - n);
+}
+
+static void
+shablock(uint32_t h[8], const unsigned char *p)
+{
+	static const uint32_t k[64] = {
+		0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+		0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+		0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+		0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+		0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+		0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+		0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+		0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+	};
+	uint32_t w[64], s[8], a, b;
+	int i;
+
+	for (i = 0; i < 16; i++)
+		w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 | p[4 * i + 3];
+	for (; i < 64; i++)
+		w[i] = w[i - 16] + w[i - 7] +
+		    (rotr(w[i - 15], 7) ^ rotr(w[i - 15], 18) ^ w[i - 15] >> 3) +
+		    (rotr(w[i - 2], 17) ^ rotr(w[i - 2], 19) ^ w[i - 2] >> 10);
+	memcpy(s, h, sizeof s);
+	for (i = 0; i < 64; i++) {
+		a = s[7] + (rotr(s[4], 6) ^ rotr(s[4], 11) ^ rotr(s[4], 25)) +
+		    ((s[4] & s[5]) ^ (~s[4] & s[6])) + k[i] + w[i];
+		b = (rotr(s[0], 2) ^ rotr(s[0], 13) ^ rotr(s[0], 22)) +
+		    ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
+		memmove(s + 1, s, 7 * sizeof *s);
+		s[4] += a;
+		s[0] = a + b;
+	}
+	for (i = 0; i < 8; i++)
+		h[i] += s[i];
+}
+
+static void
+sha256(const void *data, size_t len, unsigned char out[32])
+{
+	uint32_t h[8] = {
+		0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
+	};
+	unsigned char last[128] = { 0 };
+	const unsigned char *p = data;
+	uint64_t bits = (uint64_t)len * 8;
+	size_t n = len, end;
+	int i;
+
+	for (; n >= 64; n -= 64, p += 64)
+		shablock(h, p);
+	if (n)
+		memcpy(last, p, n);
+	last[n] = 0x80;
+	end = n < 56 ? 64 : 128;        /* the length takes the last eight bytes */
+	for (i = 0; i < 8; i++)
+		last[end - 1 - (size_t)i] = (unsigned char)(bits >> 8 * i);
+	shablock(h, last);
+	if (end == 128)
+		shablock(h, last + 64);
+	for (i = 0; i < 32; i++)
+		out[i] = (unsigned char)(h[i / 4] >> (24 - i % 4 * 8));
+}
+
+/* The first n bytes of a text's SHA-256 as lower case hex. */
+static const char *
+hashhex(const char *s, size_t n)
+{
+	unsigned char d[32];
+	struct buf b = { 0 };
+	const char *r;
+	size_t i;
+
+	sha256(s, strlen(s), d);
+	for (i = 0; i < n; i++)
+		bufprintf(&b, "%02x", d[i]);
+	r = keep("%s", b.s);
+	buffree(&b);
+	return r;
+}
+
+/* ---- 7. Host --------------------------------------------------------------- */
+
+/* What the host is, asked once. */
+static struct {
+	const char *home;       /* $HOME */
+	const char *limahome;   /* LIMA_HOME, resolved */
+	const char *arch;       /* uname -m in our spelling */
+	const char *login, *gecos;      /* of the real uid; login NULL: no passwd entry */
+	uid_t uid;
+} host;
+
+static const struct arch *
+archbyname(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < LEN(archs); i++)
+		if (strcmp(archs[i].name, name) == 0)
+			return &archs[i];
+	return NULL;
+}
+
+static const char *
+hostarch(void)
+{
+#if defined(__x86_64__)
+	return "x86_64";
+#elif defined(__aarch64__)
+	return "aarch64";
+#elif defined(__arm__)
+	return "armv7l";
+#elif defined(__riscv)
+	return "riscv64";
+#elif defined(__powerpc64__)
+	return "ppc64le";
+#elif defined(__s390x__)
+	return "s390x";
+#else
+#error "add this architecture to archs[] in config.h and here"
+#endif
+}
+
+/* The passwd entry of the real uid.  A static binary cannot load NSS modules,
+ * so users of LDAP and the like are asked of getent(1). */
+static void
+hostuser(void)
+{
+	struct passwd *pw = getpwuid(getuid());
+	struct args a = { 0 };
+	struct buf b = { 0 };
+	char *f[7] = { NULL }, *p;
+	size_t n = 0;
+
+	host.uid = getuid();
+	if (pw) {
+		host.login = keep("%s", pw->pw_name);
+		host.gecos = keep("%s", pw->pw_gecos ? pw->pw_gecos : "");
+		return;
+	}
+	arg(&a, "getent");
+	arg(&a, "passwd");
+	arg(&a, "%ld", (long)host.uid);
+	if (runto(a.v, NULL, &b, NOFD) == 0) {
+		for (p = keep("%s", b.s); p && n < LEN(f); n++)
+			f[n] = strsep(&p, ":");
+		host.login = n >= 5 ? f[0] : NULL;
+		host.gecos = n >= 5 ? f[4] : "";
+	}
+	argsfree(&a);
+	buffree(&b);
+}
+
+static void
+hostinit(void)
+{
+	const char *lh = getenv("LIMA_HOME");
+	char *real;
+
+	host.arch = hostarch();
+	host.home = getenv("HOME");
+	if (!host.home || !*host.home) {
+		struct passwd *pw = getpwuid(getuid());
+		host.home = pw ? keep("%s", pw->pw_dir) : NULL;
+	}
+	if (lh && *lh)
+		host.limahome = *lh == '/' ? lh : (real = realpath(".", NULL)) ? keep("%s/%s", real, lh) : lh;
+	else if (host.home)
+		host.limahome = keep("%s/.lima", host.home);
+	else
+		die("neither $HOME nor $LIMA_HOME is set; set one of them to a directory you may write");
+	if ((real = realpath(host.limahome, NULL))) {
+		host.limahome = keep("%s", real);
+		free(real);
+	}
+	hostuser();
+}
+
+/* LIMA_HOME below which instances and _config live, made when missing. */
+static void
+needhome(void)
+{
+	if (mkdirs(host.limahome, 0700) < 0)
+		die("create %s (set LIMA_HOME to a directory you may write):", host.limahome);
+	if (access(host.limahome, W_OK|X_OK) < 0)
+		die("%s is not writable (set LIMA_HOME to a directory you may write):", host.limahome);
+}
+
+static const char *
+cachedir(void)
+{
+	const char *x = getenv("XDG_CACHE_HOME");
+
+	if (x && *x == '/')
+		return keep("%s/lima", x);
+	if (!host.home)
+		die("neither $HOME nor $XDG_CACHE_HOME is set; set one of them");
+	return keep("%s/.cache/lima", host.home);
+}
+
+/* KVM or TCG for a guest of this architecture, and why (design: a /dev/kvm that
+ * opens is not yet one in which a stock kernel boots; the CPU has to say vmx or
+ * svm too, which it does not inside many clouds' VMs). */
+static const char *
+accelerator(const char *arch, const char **why)
+{
+	const char *env = getenv("LIMA_ACCEL");
+	struct buf b = { 0 };
+	bool virt = true;
+	int fd;
+
+	if (env && *env) {
+		*why = "LIMA_ACCEL says so";
+		return env;
+	}
+	if (strcmp(arch, host.arch) != 0) {
+		*why = keep("the guest is %s, the host %s", arch, host.arch);
+		return "tcg";
+	}
+	if ((fd = open("/dev/kvm", O_RDWR|O_CLOEXEC)) < 0) {
+		*why = errno == EACCES ? "/dev/kvm: permission denied; join the group kvm" :
+		    keep("/dev/kvm: %s", strerror(errno));
+		return "tcg";
+	}
+	close(fd);
+	if (strcmp(arch, "x86_64") == 0) {
+		if (readfile("/proc/cpuinfo", &b, 16 << 20) == 0)
+			virt = strstr(b.s, " vmx") || strstr(b.s, " svm");
+		buffree(&b);
+	}
+	*why = virt ? "/dev/kvm is usable" : "/dev/kvm opens, but the CPU has neither vmx nor svm";
+	return virt ? "kvm" : "tcg";
+}
+
+/* CPUs this process may run on. */
+static int
+hostcpus(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+/* Zone of /etc/timezone, else of the /etc/localtime link; "" when unknown. */
+static const char *
+hosttimezone(void)
+{
+	const char *tz = readline1("/etc/timezone");
+	char *real, *p;
+
+	if (tz && *tz && access(keep("/usr/share/zoneinfo/%s", tz), F_OK) == 0)
+		return tz;
+	if (!(real = realpath("/etc/localtime", NULL)))
+		return "";
+	p = strstr(real, "/zoneinfo/");
+	tz = p ? keep("%s", p + strlen("/zoneinfo/")) : "";
+	free(real);
+	return tz;
+}
+
+/* 52:55:55 and three bytes of a hash over machine and unique (runtime.md 10.4). */
+static const char *
+macaddress(const char *unique)
+{
+	const char *id = readline1("/etc/machine-id"), *h;
+	char name[256] = "";
+
+	if (!id || !*id)
+		id = readline1("/var/lib/dbus/machine-id");
+	if (!id || !*id) {
+		gethostname(name, sizeof name - 1);
+		id = name;
+	}
+	h = hashhex(keep("%s%s", id, unique), 3);
+	return keep("52:55:55:%.2s:%.2s:%.2s", h, h + 2, h + 4);
+}
+
+/* ---- 8. Configuration ------------------------------------------------------- */
+
+/* Text to tree (yaml.c), three trees to one struct: override.yaml over the
+ * instance's lima.yaml over default.yaml over the built-in value of the row.
+ * Scalars come from the first tree that has one not null; lists are joined in
+ * that order.  The gate of plain mode comes last, so no other code asks. */
+
+struct strs { const char **v; size_t n; };
+struct list { void *v; size_t n; };
+
+struct image {
+	const char *location, *arch, *digest, *variant;
+	const char *kernel, *kernelarch, *kerneldigest, *cmdline;
+	const char *initrd, *initrdarch, *initrddigest;
+};
+
+struct conf {
+	struct yarena a;
+	struct buf errs;                /* what is wrong, a line each */
+	const char *name, *dir;         /* instance; dir ends without slash */
+	const char *minversion, *vmtype, *os, *arch;
+	struct list images;
+	long long cpus, memory, disk;   /* bytes */
+	const char *memorytext, *disktext;
+	long long sshport;
+	int loadpubkeys, forwardagent, forwardx11, forwardx11trusted;
+	int legacybios;
+	int upgrade;
+	int containerdsystem, containerduser;
+	const char *prefix, *message;
+	int plain;
+	const char *timezone;
+	const char *user, *comment, *home, *shell;
+	long long uid;
+	int sudo;
+};
+
+enum ktype { KSTR, KINT, KBOOL, KSIZE, KLIST };
+struct key {
+	const char *path;               /* dots lead into maps */
+	enum ktype type;
+	size_t off;                     /* in struct conf, or in the item */
+	const char *def;                /* built-in value; NULL: see fill */
+	const char *(*fill)(const struct conf *);       /* computed value; NULL: stays unset */
+	const char *(*check)(const struct conf *, const char *val);     /* what is wrong, or NULL */
+	const struct key *items;        /* KLIST: rows of an item, ended by a NULL path */
+	size_t size;                    /* KLIST: of an item */
+	bool later;                     /* read and checked, has no effect yet */
+};
+
+static const char *
+fillarch(const struct conf *c)
+{
+	(void)c;
+	return host.arch;
+}
+
+static const char *
+fillcpus(const struct conf *c)
+{
+	int n = hostcpus();
+
+	(void)c;
+	return keep("%d", n < defcpus ? n : defcpus);
+}
+
+static const char *
+fillmemory(const struct conf *c)
+{
+	struct sysinfo si;
+	long long half = defmemory;
+
+	(void)c;
+	if (sysinfo(&si) == 0)
+		half = (long long)((unsigned long long)si.totalram * si.mem_unit / 2);
+	return printsize(half < defmemory ? half : defmemory);
+}
+
+static const char *
+filltimezone(const struct conf *c)
+{
+	(void)c;
+	return hosttimezone();
+}
+
+static bool
+validuser(const char *s)
+{
+	return (islower((unsigned char)*s) || *s == '_') &&
+	    s[strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-")] == '\0' && strlen(s) <= 32;
+}
+
+static const char *
+filluser(const struct conf *c)
+{
+	(void)c;
+	if (!host.login || !validuser(host.login) || strcmp(host.login, "admin") == 0 ||
+	    strcmp(host.login, "root") == 0 || host.uid == 0)
+		return fallbackuser;
+	return host.login;
+}
+
+static const char *
+fillcomment(const struct conf *c)
+{
+	(void)c;
+	return keep("%.*s", (int)strcspn(host.gecos ? host.gecos : "", ","), host.gecos ? host.gecos : "");
+}
+
+/* 0 is root's, 65534 nobody's; 65535 and the last are "no uid" to system calls. */
+static bool
+badguestuid(long long uid)
+{
+	return uid <= 0 || uid == 65534 || uid == 65535 || uid >= 4294967294LL;
+}
+
+static const char *
+filluid(const struct conf *c)
+{
+	(void)c;
+	return keep("%lld", badguestuid(host.uid) ? fallbackuid : (long long)host.uid);
+}
+
+static const char *
+checkos(const struct conf *c, const char *v)
+{
+	(void)c;
+	return strcmp(v, "Linux") == 0 ? NULL :
+	    keep("field `os` must be one of [`Linux` `Darwin` `FreeBSD` `Windows`]; got %s (only Linux guests are supported here)", bq(v));
+}
+
+static const char *
+checkarch(const struct conf *c, const char *v)
+{
+	(void)c;
+	return archbyname(v) ? NULL :
+	    keep("field `arch` must be one of [x86_64 aarch64 armv7l ppc64le riscv64 s390x]; got %s", bq(v));
+}
+
+static const char *
+checkvmtype(const struct conf *c, const char *v)
+{
+	(void)c;
+	return strcmp(v, "qemu") == 0 ? NULL : keep("vmType %s is not a registered driver", bq(v));
+}
+
+static const char *
+checkcpus(const struct conf *c, const char *v)
+{
+	(void)v;
+	return c->cpus >= 0 ? NULL : "field `cpus` must be >= 0";
+}
+
+static const char *
+checkport(const struct conf *c, const char *v)
+{
+	(void)v;
+	if (c->sshport < 0)
+		return "field `ssh.localPort` must be > 0";
+	if (c->sshport == 22)
+		return "field `ssh.localPort` must not be 22";
+	return c->sshport < 65536 ? NULL : "field `ssh.localPort` must be < 65536";
+}
+
+static const char *
+checkshell(const struct conf *c, const char *v)
+{
+	(void)c;
+	return *v == '/' ? NULL : keep("field `user.shell` must be an absolute path, got %s", bq(v));
+}
+
+static const char *
+checkuid(const struct conf *c, const char *v)
+{
+	(void)v;
+	if (c->uid == 0)
+		return "field `user.uid` must not be 0";
+	return c->uid > 0 && c->uid < 4294967295LL ? NULL : keep("field `user.uid` must be between 1 and 4294967294, got `%lld`", c->uid);
+}
+
+static const char *
+checkusername(const struct conf *c, const char *v)
+{
+	(void)c;
+	if (strcmp(v, "root") == 0)
+		return "field `user.name` must not be `root`";
+	/* it goes into passwd lines, sudoers and paths of the guest */
+	return *v && *v != '-' && !strpbrk(v, ":/\n\\ \t,") ? NULL :
+	    keep("field `user.name` must not be empty, start with - or contain blanks, `:`, `,`, `/` or `\\`, got %s", bq(v));
+}
+
+static const char *
+checksudo(const struct conf *c, const char *v)
+{
+	(void)v;
+	return c->sudo || c->plain ? NULL : "`user.passwordlessSudo: false` requires `plain: true`";
+}
+
+#define C(m) offsetof(struct conf, m)
+#define I(m) offsetof(struct image, m)
+static const struct key imagekeys[] = {
+	{ .path = "location",        .type = KSTR, .off = I(location) },
+	{ .path = "arch",            .type = KSTR, .off = I(arch) },
+	{ .path = "digest",          .type = KSTR, .off = I(digest) },
+	{ .path = "kernel.location", .type = KSTR, .off = I(kernel) },
+	{ .path = "kernel.arch",     .type = KSTR, .off = I(kernelarch) },
+	{ .path = "kernel.digest",   .type = KSTR, .off = I(kerneldigest) },
+	{ .path = "kernel.cmdline",  .type = KSTR, .off = I(cmdline) },
+	{ .path = "initrd.location", .type = KSTR, .off = I(initrd) },
+	{ .path = "initrd.arch",     .type = KSTR, .off = I(initrdarch) },
+	{ .path = "initrd.digest",   .type = KSTR, .off = I(initrddigest) },
+	{ .path = "variant",         .type = KSTR, .off = I(variant) },
+	{ .path = NULL },
+};
+/* In the order of spec/cli.md 9.6, which is the order of every dump. */
+static const struct key confkeys[] = {
+	{ .path = "minimumLimaVersion",     .type = KSTR,  .off = C(minversion) },
+	{ .path = "vmType",                 .type = KSTR,  .off = C(vmtype), .def = "qemu", .check = checkvmtype },
+	{ .path = "os",                     .type = KSTR,  .off = C(os), .def = "Linux", .check = checkos },
+	{ .path = "arch",                   .type = KSTR,  .off = C(arch), .fill = fillarch, .check = checkarch },
+	{ .path = "images",                 .type = KLIST, .off = C(images), .items = imagekeys, .size = sizeof(struct image) },
+	{ .path = "cpus",                   .type = KINT,  .off = C(cpus), .fill = fillcpus, .check = checkcpus },
+	{ .path = "memory",                 .type = KSIZE, .off = C(memory), .fill = fillmemory },
+	{ .path = "disk",                   .type = KSIZE, .off = C(disk), .def = defdisk },
+	{ .path = "ssh.localPort",          .type = KINT,  .off = C(sshport), .def = "0", .check = checkport },
+	{ .path = "ssh.loadDotSSHPubKeys",  .type = KBOOL, .off = C(loadpubkeys), .def = "false" },
+	{ .path = "ssh.forwardAgent",       .type = KBOOL, .off = C(forwardagent), .def = "false" },
+	{ .path = "ssh.forwardX11",         .type = KBOOL, .off = C(forwardx11), .def = "false" },
+	{ .path = "ssh.forwardX11Trusted",  .type = KBOOL, .off = C(forwardx11trusted), .def = "false" },
+	{ .path = "firmware.legacyBIOS",    .type = KBOOL, .off = C(legacybios), .def = "false" },
+	{ .path = "upgradePackages",        .type = KBOOL, .off = C(upgrade), .def = "false", .later = true },
+	{ .path = "containerd.system",      .type = KBOOL, .off = C(containerdsystem), .def = "false", .later = true },
+	{ .path = "containerd.user",        .type = KBOOL, .off = C(containerduser), .def = "false", .later = true },
+	{ .path = "guestInstallPrefix",     .type = KSTR,  .off = C(prefix), .def = "/usr/local" },
+	{ .path = "message",                .type = KSTR,  .off = C(message) },
+	{ .path = "plain",                  .type = KBOOL, .off = C(plain), .def = "false" },
+	{ .path = "timezone",               .type = KSTR,  .off = C(timezone), .fill = filltimezone },
+	{ .path = "user.name",              .type = KSTR,  .off = C(user), .fill = filluser, .check = checkusername },
+	{ .path = "user.comment",           .type = KSTR,  .off = C(comment), .fill = fillcomment },
+	{ .path = "user.home",              .type = KSTR,  .off = C(home), .def = "/home/{{.User}}.linux" },
+	{ .path = "user.shell",             .type = KSTR,  .off = C(shell), .def = "/bin/bash", .check = checkshell },
+	{ .path = "user.uid",               .type = KINT,  .off = C(uid), .fill = filluid, .check = checkuid },
+	{ .path = "user.passwordlessSudo",  .type = KBOOL, .off = C(sudo), .def = "true", .check = checksudo },
+	{ .path = NULL },
+};
+#undef C
+#undef I
+/* Keys of limactl that have no row yet: set, they are named in a warning. */
+static const char *const laterkeys[] = {
+	"base", "vmOpts", "cpuType", "additionalDisks", "mounts", "mountTypesUnsupported", "mountType",
+	"mountInotify", "audio", "video", "provision", "probes", "portForwards", "copyToHost", "networks",
+	"env", "param", "dns", "hostResolver", "propagateProxyEnv", "caCerts", "rosetta",
+	"nestedVirtualization", "tpm", "osOpts", "containerd.archives", "firmware.images", "ssh.overVsock",
+};
+
+enum { OVERRIDE, INSTANCE, DEFAULT, NLAYER };
+struct layers {
+	struct conf *c;
+	struct ydoc doc[NLAYER];
+	const char *where[NLAYER];      /* for messages: main file `PATH` ... */
+	bool warn;                      /* name unknown and later keys */
+};
+
+static void PRINTF(2, 3)
+conferr(struct conf *c, const char *fmt, ...)
+{
+	va_list ap;
+	char *s = NULL;
+
+	va_start(ap, fmt);
+	if (vasprintf(&s, fmt, ap) < 0)
+		die("out of memory");
+	va_end(ap);
+	if (c->errs.len)
+		bufputc(&c->errs, '\n');
+	bufputs(&c->errs, s);
+	free(s);
+}
+
+static const char *const kindname[] = {
+	[Y_NULL] = "null", [Y_BOOL] = "a boolean", [Y_INT] = "an integer", [Y_FLOAT] = "a number",
+	[Y_STR] = "a string", [Y_SEQ] = "a sequence", [Y_MAP] = "a mapping",
+};
+
+static void
+badtype(struct layers *l, int i, const struct ynode *n, const char *path, const char *want)
+{
+	if (n->kind == Y_SEQ || n->kind == Y_MAP)
+		conferr(l->c, "failed to unmarshal YAML (%s): [%d:%d] field `%s`: %s was used where %s is expected",
+		    l->where[i], n->line, n->col, path, kindname[n->kind] + 2, want);
+	else
+		conferr(l->c, "failed to unmarshal YAML (%s): [%d:%d] field `%s`: expected %s, got %s %s",
+		    l->where[i], n->line, n->col, path, want, kindname[n->kind], n->s ? bq(n->s) : "");
+}
+
+/* Put the value n (of layer i; NULL: text def) into the member of row k. */
+static void
+putvalue(struct layers *l, const struct key *k, void *base, int i, const struct ynode *n, const char *def)
+{
+	void *at = (char *)base + k->off;
+	const char *s = n ? ystr(&l->c->a, n) : def;     /* the tree goes, the text stays */
+	char err[128];
+	long long v;
+
+	if (n && s)
+		s = ystrndup(&l->c->a, s, strlen(s));
+	if (n && !s) {
+		badtype(l, i, n, k->path, k->type == KINT ? "an integer" : k->type == KBOOL ? "a boolean" : "a string");
+		return;
+	}
+	switch (k->type) {
+	case KSTR:
+		*(const char **)at = s;
+		break;
+	case KINT:
+		if (n && n->kind == Y_FLOAT)
+			*(long long *)at = (long long)n->f;
+		else if (n && n->kind == Y_INT)
+			*(long long *)at = n->i;
+		else if ((n && n->kind != Y_STR) || parsenum(s, 0, LLONG_MAX, &v) < 0)
+			badtype(l, i, n, k->path, "an integer");
+		else
+			*(long long *)at = v;
+		break;
+	case KBOOL:
+		if (n && n->kind != Y_BOOL)
+			badtype(l, i, n, k->path, "a boolean (true or false)");
+		else
+			*(int *)at = n ? (int)n->i : strcmp(s, "true") == 0;
+		break;
+	case KSIZE:
+		if (parsesize(s, at, err) < 0)
+			conferr(l->c, "field `%s` has an invalid value: %s", k->path, err);
+		break;
+	case KLIST:
+		break;
+	}
+}
+
+/* Join the lists of all layers: override, instance, default. */
+static void
+putlist(struct layers *l, const struct key *k, void *base)
+{
+	struct list *out = (struct list *)((char *)base + k->off);
+	struct ynode *n, *it, *m;
+	const struct key *ik;
+	size_t total = 0;
+	int i;
+
+	for (i = 0; i < NLAYER; i++) {
+		if (!(n = ypath(l->doc[i].root, k->path)) || n->kind == Y_NULL)
+			continue;
+		if (n->kind != Y_SEQ)
+			badtype(l, i, n, k->path, "sequence");
+		else
+			total += n->n;
+	}
+	out->v = yalloc(&l->c->a, (total + 1) * k->size);
+	for (i = 0; i < NLAYER; i++) {
+		if (!(n = ypath(l->doc[i].root, k->path)) || n->kind != Y_SEQ)
+			continue;
+		for (it = n->first; it; it = it->next, out->n++) {
+			if (it->kind != Y_MAP && it->kind != Y_NULL) {
+				badtype(l, i, it, k->path, "mapping");
+				continue;
+			}
+			for (ik = k->items; ik->path; ik++)
+				if ((m = ypath(it, ik->path)) && m->kind != Y_NULL)
+					putvalue(l, ik, (char *)out->v + out->n * k->size, i, m, NULL);
+		}
+	}
+}
+
+/* Is path a row, or a map on the way to one? */
+static const struct key *
+keyrow(const struct key *rows, const char *path, bool *onway)
+{
+	size_t n = strlen(path);
+
+	for (*onway = false; rows->path; rows++) {
+		if (strcmp(rows->path, path) == 0)
+			return rows;
+		*onway |= strncmp(rows->path, path, n) == 0 && rows->path[n] == '.';
+	}
+	return NULL;
+}
+
+static bool
+islater(const char *path)
+{
+	size_t i;
+
+	for (i = 0; i < LEN(laterkeys); i++)
+		if (strcmp(laterkeys[i], path) == 0)
+			return true;
+	return false;
+}
+
+/* Name the first unknown key of a file, and each key without effect yet. */
+static void
+walkkeys(struct layers *l, int i, const struct key *rows, const struct ynode *map, const char *prefix, bool *told)
+{
+	const struct ynode *n, *it;
+	const struct key *k;
+	const char *path;
+	bool onway;
+
+	for (n = map->first; n; n = n->next) {
+		path = *prefix ? keep("%s.%s", prefix, n->key->s) : n->key->s;
+		k = keyrow(rows, path, &onway);
+		if (k && k->type == KLIST) {
+			for (it = n->first; it; it = it->next)
+				if (it->kind == Y_MAP)
+					walkkeys(l, i, k->items, it, "", told);
+		} else if (onway && n->kind == Y_MAP) {
+			walkkeys(l, i, rows, n, path, told);
+		} else if ((k && k->later && (n->kind != Y_BOOL || n->i)) || (!k && !onway && rows == confkeys && islater(path))) {
+			/* vmOpts may hold anything for other drivers; null and empty mean nothing */
+			if (n->kind != Y_NULL && (n->s || n->n) && strcmp(path, "vmOpts") != 0 && strcmp(path, "osOpts") != 0)
+				warn("%s:%d: field `%s` has no effect in this version", l->where[i], n->key->line, path);
+		} else if (!k && !onway && !*told) {
+			struct field f[] = {
+				{ "comment", l->where[i] },
+				{ "error", keep("[%d:%d] unknown field \"%s\"", n->key->line, n->key->col, path) },
+				{ NULL, NULL },
+			};
+			logline(WARN, f, "Non-strict YAML detected; please check for typos");
+			*told = true;
+		}
+	}
+}
+
+/* Text of `text` with each {{.Name}} replaced by the value of vars (name, value
+ * pairs ended by NULL).  What is no plain field is kept, with a warning. */
+static const char *
+expand(struct yarena *a, const char *text, const char *const *vars, const char *what)
+{
+	struct buf b = { 0 };
+	const char *p, *end, *r, *const *v;
+	size_t n;
+
+	while ((p = strstr(text, "{{"))) {
+		if (!(end = strstr(p, "}}")))
+			break;
+		bufadd(&b, text, (size_t)(p - text));
+		text = end + 2;
+		for (p += 2; *p == ' '; p++)
+			;
+		n = strcspn(p, " }");
+		if (*p != '.' || p[n + strspn(p + n, " ")] != '}') {
+			warn("Couldn't process %s as a template: only {{.Field}} is supported", what);
+			bufadd(&b, end - (size_t)(end - p), (size_t)(end + 2 - p));
+			continue;
+		}
+		for (v = vars; v[0] && (strlen(v[0]) != n - 1 || strncmp(v[0], p + 1, n - 1) != 0); v += 2)
+			;
+		bufputs(&b, v[0] ? v[1] : "<no value>");
+	}
+	bufputs(&b, text);
+	r = ystrndup(a, b.s, b.len);
+	buffree(&b);
+	return r;
+}
+
+/* Warn, once and only when an instance is made, of what could not be mirrored. */
+static void
+warnuser(const struct conf *c)
+{
+	if (host.uid == 0) {
+		info("Running as root: the guest's user is %s with uid %lld", bq(c->user), c->uid);
+		return;
+	}
+	if (strcmp(c->user, fallbackuser) == 0 && host.login && strcmp(host.login, fallbackuser) != 0) {
+		if (validuser(host.login))
+			warn("local username %s is reserved; using `%s` instead", bq(host.login), fallbackuser);
+		else
+			warn("local username %s is not a valid Linux username (must match `^[a-z_][a-z0-9_-]*$`); using `%s` instead",
+			    bq(host.login), fallbackuser);
+	}
+	if (badguestuid(host.uid) && c->uid == fallbackuid)
+		warn("local uid %lld cannot be a user's in the guest; using %lld instead", (long long)host.uid, fallbackuid);
+}
+
+/* Plain mode: a user and ssh.  The one place that asks. */
+static void
+plaingate(struct conf *c)
+{
+	if (!c->plain)
+		return;
+	c->containerdsystem = c->containerduser = false;
+	c->timezone = "";
+	c->forwardagent = false;
+}
+
+/* X.Y.Z as a number, -1 when it is none.  A leading v and a tail from - are cut. */
+static long long
+version3(const char *s, bool *tail)
+{
+	int x, y, z, n = 0;
+
+	s += *s == 'v';
+	*tail = strchr(s, '-') != NULL;
+	if (sscanf(s, "%d.%d.%d%n", &x, &y, &z, &n) != 3 || (s[n] && s[n] != '-' && strcmp(s + n, ".m") != 0) ||
+	    x < 0 || y < 0 || z < 0)
+		return -1;
+	return (x * 1000LL + y) * 1000LL + z;
+}
+
+static void
+checkconf(struct conf *c)
+{
+	const struct image *im = c->images.v;
+	const struct key *k;
+	const char *s;
+	bool tail;
+	size_t i;
+
+	if (c->minversion) {
+		if (version3(c->minversion, &tail) < 0)
+			conferr(c, "field `minimumLimaVersion` must be a semvar value, got %s: %s is not in dotted-tri format",
+			    bq(c->minversion), c->minversion);
+		else if (version3(c->minversion, &tail) > version3(FAKEVERSION, &tail))
+			conferr(c, "template requires Lima version %s; this is only `" FAKEVERSION "`", bq(c->minversion));
+	}
+	if (!c->images.n)
+		conferr(c, "field `images` must be set");
+	for (i = 0; i < c->images.n; i++)
+		if (!im[i].location || !*im[i].location)
+			conferr(c, "field `images[%zu].location` refers to an invalid local file path: ``: empty path", i);
+		else if (im[i].arch && (s = checkarch(c, im[i].arch)))
+			conferr(c, "images[%zu]: %s", i, s);
+	for (k = confkeys; k->path; k++)
+		if (k->check && (s = k->check(c, k->type == KSTR ? *(const char **)((char *)c + k->off) : NULL)))
+			conferr(c, "%s", s);
+}
+
+/* Read a layer; a missing file is an empty one. */
+static void
+readlayer(struct layers *l, int i, const char *file, const char *kind)
+{
+	struct buf b = { 0 };
+
+	l->where[i] = keep("%s file %s", kind, bq(file));
+	if (readfile(file, &b, 4 << 20) < 0 && errno != ENOENT)
+		conferr(l->c, "read %s: %s", file, strerror(errno));
+	if (yparse(&l->doc[i], b.s ? b.s : "", b.len) < 0)
+		conferr(l->c, "failed to unmarshal YAML (%s): [%d:%d] %s", l->where[i],
+		    l->doc[i].eline, l->doc[i].ecol, l->doc[i].err);
+	buffree(&b);
+}
+
+/* The effective configuration of instance name from its text.  where: for
+ * messages.  What is wrong stands in c->errs afterwards; conffree in any case. */
+static void
+confload(struct conf *c, const char *name, const char *text, size_t len, const char *where, bool warnings)
+{
+	struct layers l = { .c = c, .warn = warnings };
+	const struct key *k;
+	struct ynode *n;
+	bool told;
+	int i;
+
+	*c = (struct conf){ .name = name, .dir = keep("%s/%s", host.limahome, name) };
+	readlayer(&l, OVERRIDE, keep("%s/_config/override.yaml", host.limahome), "override");
+	readlayer(&l, DEFAULT, keep("%s/_config/default.yaml", host.limahome), "default");
+	l.where[INSTANCE] = where;
+	if (yparse(&l.doc[INSTANCE], text, len) < 0)
+		conferr(c, "failed to unmarshal YAML (%s): [%d:%d] %s", where,
+		    l.doc[INSTANCE].eline, l.doc[INSTANCE].ecol, l.doc[INSTANCE].err);
+	for (i = 0; i < NLAYER && !c->errs.len; i++)
+		if ((n = l.doc[i].root) && n->kind != Y_MAP && (n->kind != Y_NULL || n->len))
+			conferr(c, "failed to unmarshal YAML (%s): [%d:%d] %s was used where mapping is expected",
+			    l.where[i], n->line, n->col, n->kind == Y_NULL ? "null" : kindname[n->kind] + 2);
+	if (c->errs.len)
+		goto out;
+	for (i = 0; i < NLAYER && warnings; i++) {
+		told = false;
+		if (l.doc[i].root->kind == Y_MAP)
+			walkkeys(&l, i, confkeys, l.doc[i].root, "", &told);
+	}
+	for (k = confkeys; k->path; k++) {
+		if (k->type == KLIST) {
+			putlist(&l, k, c);
+			continue;
+		}
+		n = NULL;
+		for (i = 0; i < NLAYER && (!n || n->kind == Y_NULL); i++)
+			n = ypath(l.doc[i].root, k->path);
+		/* empty means the default where a default is computed or named */
+		if (n && (n->kind == Y_NULL || (k->type != KBOOL && (k->def || k->fill) && n->s && !*n->s && strcmp(k->path, "timezone") != 0) ||
+		    (n->kind == Y_INT && n->i == 0 && strcmp(k->path, "cpus") == 0) ||
+		    (n->s && strcmp(n->s, "default") == 0 && (strcmp(k->path, "os") == 0 || strcmp(k->path, "arch") == 0))))
+			n = NULL;
+		if (n)
+			putvalue(&l, k, c, i - 1, n, NULL);
+		else if (k->def || k->fill)
+			putvalue(&l, k, c, 0, NULL, k->fill ? k->fill(c) : k->def);
+		if (k->type == KSIZE && n)
+			*(k->off == offsetof(struct conf, memory) ? &c->memorytext : &c->disktext) = ystrndup(&c->a, ystr(&c->a, n), strlen(ystr(&c->a, n)));
+	}
+	if (c->home) {
+		const char *const vars[] = { "User", c->user ? c->user : "", "UID", keep("%lld", c->uid), "Name", name, NULL };
+		c->home = expand(&c->a, c->home, vars, "`user.home` value");
+	}
+	if (!c->memorytext)
+		c->memorytext = printsize(c->memory);
+	if (!c->disktext)
+		c->disktext = printsize(c->disk);
+	plaingate(c);
+	if (!c->errs.len)
+		checkconf(c);
+out:
+	for (i = 0; i < NLAYER; i++)
+		yfree(&l.doc[i]);
+}
+
+static void
+conffree(struct conf *c)
+{
+	yarenafree(&c->a);
+	buffree(&c->errs);
+}
+
+/* Put v below map at a dotted path, making maps on the way. */
+static void
+treeput(struct ydoc *d, struct ynode *map, const char *path, struct ynode *v)
+{
+	const char *dot;
+	char *name;
+	struct ynode *m;
+
+	for (; (dot = strchr(path, '.')); path = dot + 1, map = m) {
+		name = ystrndup(&d->a, path, (size_t)(dot - path));
+		if (!(m = yget(map, name)))
+			m = yput(d, map, name, ynewmap(d));
+	}
+	(void)yput(d, map, path, v);
+}
+
+/* The members of rows, put into map in table order; what is unset is left out. */
+static void
+conftree(struct ydoc *d, struct ynode *map, const struct key *rows, const void *base)
+{
+	const struct key *k;
+	struct ynode *v, *item;
+	const struct list *l;
+	const void *at;
+	size_t i;
+
+	for (k = rows; k->path; k++) {
+		at = (const char *)base + k->off;
+		v = NULL;
+		if (k->type == KSTR && *(const char *const *)at)
+			v = ynewstr(d, *(const char *const *)at);
+		else if (k->type == KINT)
+			v = ynewint(d, *(const long long *)at);
+		else if (k->type == KBOOL)
+			v = ynewbool(d, *(const int *)at);
+		else if (k->type == KSIZE)
+			v = ynewstr(d, k->off == offsetof(struct conf, memory) ? ((const struct conf *)base)->memorytext : ((const struct conf *)base)->disktext);
+		else if (k->type == KLIST) {
+			l = at;
+			v = ynewseq(d);
+			for (i = 0; i < l->n; i++) {
+				item = ynewmap(d);
+				conftree(d, item, k->items, (const char *)l->v + i * k->size);
+				yappend(d, v, item);
+			}
+		}
+		if (v)
+			treeput(d, map, k->path, v);
+	}
+}
+
+/* ---- 9. Instances ------------------------------------------------------------ */
+
+enum state { SUNKNOWN, SSTOPPED, SRUNNING, SBROKEN };
+static const char *const statename[] = { "", "Stopped", "Running", "Broken" };
+
+struct inst {
+	const char *name, *dir;
+	enum state state;
+	pid_t agent, driver;            /* holders of the locks; 0: none */
+	struct conf conf;
+	bool loaded;                    /* conf is there and without errors */
+	struct strs errs;
+	long long sshport;              /* 0: never started */
+	bool protected;
+	const char *version;            /* of the limactl that made it */
+};
+
+/* One complaint about an identifier, or NULL. */
+static const char *
+badident(const char *s)
+{
+	const char *p = s;
+	bool bad = !isalnum((unsigned char)*s);
+
+	if (!*s)
+		return "identifier must not be empty";
+	if (strlen(s) > 76)
+		return keep("identifier %s greater than maximum length (76 characters)", bq(s));
+	for (; *p; p++)
+		bad |= !isalnum((unsigned char)*p) &&
+		    (!strchr("._-", *p) || !isalnum((unsigned char)p[1]));
+	return bad ? keep("identifier %s must match ^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$", bq(s)) : NULL;
+}
+
+/* One complaint about an instance's name, or NULL. */
+static const char *
+badname(const char *s)
+{
+	const char *e = badident(s);
+	size_t n = strlen(s);
+
+	if (e)
+		return keep("instance name %s is not a valid identifier: %s", bq(s), e);
+	if ((n > 4 && strcasecmp(s + n - 4, ".yml") == 0) || (n > 5 && strcasecmp(s + n - 5, ".yaml") == 0))
+		return keep("instance name %s must not end with .yml or .yaml suffix", bq(s));
+	return NULL;
+}
+
+/* ssh makes a control socket NAME.16random first; unix(7) has 108 bytes. */
+static void
+checkpathlen(const char *name)
+{
+	const char *p = keep("%s/%s/ssh.sock.1234567890123456", host.limahome, name);
+
+	if (strlen(p) >= UNIXPATHMAX)
+		die("instance name %s too long: %s must be less than UNIX_PATH_MAX=%d characters, but is %zu (a shorter LIMA_HOME helps too)",
+		    bq(name), bq(p), UNIXPATHMAX, strlen(p));
+}
+
+static const char *
+instdir(const char *name)
+{
+	return keep("%s/%s", host.limahome, name);
+}
+
+/* lima-NAME with . and _ turned into - : a host name. */
+static const char *
+guesthostname(const char *name)
+{
+	char *s = keep("lima-%s", name), *p;
+
+	for (p = s; *p; p++)
+		if (*p == '.' || *p == '_')
+			*p = '-';
+	return s;
+}
+
+static void
+insterr(struct inst *in, const char *text)
+{
+	const char **v = yalloc(&perm, (in->errs.n + 1) * sizeof *v);
+
+	if (in->errs.n)
+		memcpy(v, in->errs.v, in->errs.n * sizeof *v);
+	v[in->errs.n++] = text;
+	in->errs.v = v;
+}
+
+/* The port of the last start, out of ssh.config. */
+static long long
+portofconfig(const char *dir)
+{
+	struct buf b = { 0 };
+	long long port = 0;
+	char *line, *p;
+
+	if (readfile(keep("%s/ssh.config", dir), &b, 65536) == 0)
+		for (p = b.s; (line = strsep(&p, "\n")); )
+			if (startswith(line += strspn(line, " \t"), "Port ") && parsenum(chomp(line + 5), 1, 65535, &port) == 0)
+				break;
+	buffree(&b);
+	return port;
+}
+
+/* What is known of an instance; -1 with ENOENT when it has no lima.yaml.  The
+ * status comes from the two locks and nothing waits for a process. */
+static int
+inspect(struct inst *in, const char *name)
+{
+	struct buf b = { 0 };
+	const char *path;
+
+	*in = (struct inst){ .name = name, .dir = instdir(name), .version = "" };
+	path = keep("%s/lima.yaml", in->dir);
+	if (readfile(path, &b, 4 << 20) < 0) {
+		int e = errno;
+		in->state = SBROKEN;
+		insterr(in, keep("open %s: %s", path, e == ENOENT ? "no such file or directory" : strerror(e)));
+		errno = e;
+		return -1;
+	}
+	confload(&in->conf, name, b.s, b.len, keep("main file %s", bq(path)), false);
+	buffree(&b);
+	if (in->conf.errs.len)
+		insterr(in, keep("%s", in->conf.errs.s));
+	in->loaded = !in->conf.errs.len;
+	in->agent = lockholder(keep("%s/ha.pid", in->dir));
+	in->driver = lockholder(keep("%s/qemu.pid", in->dir));
+	in->state = !in->loaded ? SUNKNOWN : in->agent && in->driver ? SRUNNING :
+	    in->agent || in->driver ? SBROKEN : SSTOPPED;
+	if (in->loaded && in->agent && !in->driver)
+		insterr(in, "host agent is running but driver is not");
+	if (in->loaded && in->driver && !in->agent)
+		insterr(in, keep("qemu driver is running but host agent is not (`limactl start %s` adopts it)", name));
+	in->sshport = in->loaded && in->conf.sshport ? in->conf.sshport : 0;
+	if (!in->sshport)
+		in->sshport = portofconfig(in->dir);
+	in->protected = faccessat(AT_FDCWD, keep("%s/protected", in->dir), F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	if (!(in->version = readline1(keep("%s/lima-version", in->dir))))
+		in->version = "";
+	return 0;
+}
+
+static int
+strpcmp(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Names of all instances, sorted. */
+static struct strs
+allinstances(void)
+{
+	struct strs s = { 0 };
+	struct dirent *d;
+	struct stat st;
+	size_t cap = 0;
+	DIR *dir = opendir(host.limahome);
+
+	while (dir && (d = readdir(dir))) {
+		if (*d->d_name == '.' || *d->d_name == '_')
+			continue;
+		if (d->d_type != DT_DIR && (d->d_type != DT_UNKNOWN ||
+		    fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode)))
+			continue;
+		if (s.n == cap)
+			s.v = xrealloc(s.v, cap = cap * 2 + 16, sizeof *s.v);
+		s.v[s.n++] = keep("%s", d->d_name);
+	}
+	if (dir)
+		closedir(dir);
+	if (s.n)
+		qsort(s.v, s.n, sizeof *s.v, strpcmp);
+	return s;
+}
+
+/* ---- 10. Images --------------------------------------------------------------- */
+
+/* Each entry of `images` is a location: a path, file://, http(s)://, or
+ * mmdebstrap:SUITE[,PACKAGE...].  Remote ones live in the cache under the names
+ * of spec/runtime.md 1.3; built ones beside them.  An instance gets basedisk
+ * (reflink, hard link or copy) and a qcow2 overlay `disk` on it. */
+
+static const unsigned char *
+embedded(const char *name, size_t *len)
+{
+	size_t i;
+
+	for (i = 0; i < LEN(embeds); i++)
+		if (strcmp(embeds[i].name, name) == 0) {
+			*len = embeds[i].len;
+			return embeds[i].data;
+		}
+	die("%s is not embedded in this binary; build it again with make", name);
+}
+
+/* A sealed file in memory that holds an embedded script, to be run as
+ * /proc/self/fd/3; the caller closes it. */
+static int
+embeddedfd(const char *name)
+{
+	size_t len;
+	const unsigned char *p = embedded(name, &len);
+	int fd = memfd_create(name, MFD_CLOEXEC);
+
+	if (fd < 0 || writeall(fd, p, len) < 0)
+		die("memfd_create %s:", name);
+	return fd;
+}
+
+/* algo:hex -> program that computes it; NULL and a reason when malformed. */
+static const char *
+digestprog(const char *digest, const char **why)
+{
+	static const struct { const char *algo, *prog; size_t len; } t[] = {
+		{ "sha256:", "sha256sum", 64 }, { "sha384:", "sha384sum", 96 }, { "sha512:", "sha512sum", 128 },
+	};
+	const char *hex = strchr(digest, ':');
+	size_t i;
+
+	*why = "invalid checksum digest format";
+	if (!hex || hex[1 + strspn(hex + 1, "0123456789abcdef")] != '\0')
+		return NULL;
+	for (i = 0; i < LEN(t); i++)
+		if (startswith(digest, t[i].algo)) {
+			*why = "invalid checksum digest length";
+			return strlen(hex + 1) == t[i].len ? t[i].prog : NULL;
+		}
+	*why = "unsupported digest algorithm";
+	return NULL;
+}
+
+/* Does the file have this digest?  Reports a mismatch; -1. */
+static int
+checkdigest(const char *path, const char *digest)
+{
+	const char *why, *prog = digestprog(digest, &why);
+	struct args a = { 0 };
+	struct buf b = { 0 };
+	int ret = -1, st;
+
+	if (!prog) {
+		warn("digest %s is invalid: %s", bq(digest), why);
+		return -1;
+	}
+	arg(&a, "%s", prog);
+	arg(&a, "--");
+	arg(&a, "%s", path);
+	status("verifying %s", prog);
+	st = runto(a.v, NULL, &b, -1);
+	if (st < 0)
+		warn("%s: not found in PATH; install coreutils", prog);
+	else if (st != 0 || b.len < 64)
+		warn("%s of %s failed", prog, path);
+	else {
+		/* the output begins with \ when the file name had to be escaped */
+		b.s[strcspn(b.s, " \n")] = '\0';
+		if (strcmp(b.s + (*b.s == '\\'), strchr(digest, ':') + 1) == 0)
+			ret = 0;
+		else
+			warn("expected digest %s, got `%.*s:%s` (%s)", bq(digest), (int)strcspn(digest, ":"), digest,
+			    b.s + (*b.s == '\\'), path);
+	}
+	argsfree(&a);
+	buffree(&b);
+	return ret;
+}
+
+/* Download url into path with curl or wget, resuming what is there.  Reports. */
+static int
+fetch(const char *url, const char *path, const char *headers)
+{
+	struct args a = { 0 };
+	bool curl = findprog("curl") != NULL;
+	struct job j = { .fd = { NOFD, NOFD, -1 } };
+	int st;
+	pid_t pid;
+
+	if (!curl && !findprog("wget")) {
+		warn("%s: neither curl nor wget found in PATH; install curl", url);
+		return -1;
+	}
+	if (curl) {
+		/* no --retry: it would also retry a name that does not resolve */
+		arg(&a, "curl");
+		arg(&a, "-fL%s", msg.tty ? "#" : "sS");
+		arg(&a, "-C");
+		arg(&a, "-");
+		arg(&a, "--connect-timeout");
+		arg(&a, "15");
+		arg(&a, "--speed-limit");
+		arg(&a, "1");
+		arg(&a, "--speed-time");
+		arg(&a, "60");
+		arg(&a, "-D");
+		arg(&a, "%s", headers);
+		arg(&a, "-o");
+	} else {
+		arg(&a, "wget");
+		arg(&a, msg.tty ? "-q" : "-nv");
+		arg(&a, "-c");
+		arg(&a, "-T");
+		arg(&a, "60");
+		arg(&a, "-t");
+		arg(&a, "1");
+		arg(&a, "-O");
+	}
+	arg(&a, "%s", path);
+	arg(&a, "--");
+	arg(&a, "%s", url);
+	j.argv = a.v;
+	msg.status = false;
+	pid = spawn(&j);
+	st = pid < 0 ? -1 : waitchild(pid);
+	if (gotsig)
+		die("interrupted while downloading %s; the next try goes on where this one stopped", url);
+	if (curl && WIFEXITED(st) && WEXITSTATUS(st) == 6)
+		warn("failed to download %s: the host's name does not resolve", bq(url));
+	else if (st != 0)
+		warn("failed to download %s: %s exited with status %d", bq(url), a.v[0], WIFEXITED(st) ? WEXITSTATUS(st) : -1);
+	argsfree(&a);
+	return st == 0 ? 0 : -1;
+}
+
+/* The last value of a header in a curl -D file, "" when absent. */
+static const char *
+header(const char *file, const char *name)
+{
+	struct buf b = { 0 };
+	const char *val = "";
+	char *p, *line;
+	size_t n = strlen(name);
+
+	if (readfile(file, &b, 1 << 20) == 0)
+		for (p = b.s; (line = strsep(&p, "\n")); )
+			if (strncasecmp(line, name, n) == 0 && line[n] == ':')
+				val = chomp(keep("%s", line + n + 1 + strspn(line + n + 1, " ")));
+	buffree(&b);
+	return val;
+}
+
+/* The cached file of a URL, fetched when it is not there.  NULL when it cannot
+ * be had (reported).  A digest is verified before the file gets its name, and
+ * remembered, so that it costs nothing the next time. */
+static const char *
+cached(const char *url, const char *digest, const char *what)
+{
+	const char *dir = keep("%s/download/by-url-sha256/%s", cachedir(), hashhex(url, 32));
+	const char *data = keep("%s/data", dir), *part = keep("%s/data.part", dir);
+	const char *hdr = keep("%s/headers.tmp", dir), *dfile = NULL, *known, *ret = NULL;
+	const char *base = strrchr(url, '/');
+	int lock;
+
+	if (mkdirs(dir, 0700) < 0)
+		die("create the cache directory %s:", dir);
+	if ((lock = lockfile(dir, O_RDONLY|O_DIRECTORY, base ? base + 1 : url)) < 0)
+		die("lock %s:", dir);
+	if (digest)
+		dfile = keep("%s/%.*s.digest", dir, (int)strcspn(digest, ":"), digest);
+	if (access(data, F_OK) == 0) {
+		known = dfile ? readline1(dfile) : NULL;
+		if (known && strcmp(known, digest) != 0)
+			warn("expected digest %s, got %s (%s)", bq(digest), bq(known), data);
+		else if (!digest || known || checkdigest(data, digest) == 0)
+			ret = data;
+		if (ret)
+			info("Using cache %s", bq(data));
+		close(lock);
+		return ret;
+	}
+	info("Downloading %s (%s)", what, base ? base + 1 : url);
+	if (fetch(url, part, hdr) == 0) {
+		if (digest && checkdigest(part, digest) < 0)
+			(void)unlink(part);     /* a resume would only complete the wrong file */
+		else if (rename(part, data) < 0)
+			warn("rename %s:", part);
+		else if (writefile(keep("%s/url", dir), url, strlen(url), 0644) == 0 &&
+		    writefile(keep("%s/time", dir), header(hdr, "Last-Modified"), strlen(header(hdr, "Last-Modified")), 0644) == 0 &&
+		    writefile(keep("%s/type", dir), header(hdr, "Content-Type"), strlen(header(hdr, "Content-Type")), 0644) == 0 &&
+		    (!digest || writefile(dfile, digest, strlen(digest), 0644) == 0)) {
+			info("Downloaded %s from %s", what, bq(url));
+			ret = data;
+		}
+	}
+	(void)unlink(hdr);
+	close(lock);
+	return ret;
+}
+
+/* Show the stages a build prints, a line each; its log goes to logfd. */
+static int
+buildstages(char *const argv[], int script, int logfd, const char *what)
+{
+	struct job j = { .argv = argv, .fd = { NOFD, -1, logfd }, .pass = script };
+	char line[256];
+	int p[2], st;
+	pid_t pid;
+	FILE *f;
+
+	if (cloexecpipe(p) < 0)
+		die("pipe:");
+	j.fd[1] = p[1];
+	pid = spawn(&j);
+	close(p[1]);
+	if (pid < 0)
+		die("run sh:");
+	if (!(f = fdopen(p[0], "r")))
+		die("fdopen:");
+	while (fgets(line, sizeof line, f)) {
+		if (msg.tty)
+			status("building %s: %s", what, chomp(line));
+		else
+			info("Building %s: %s", what, chomp(line));
+	}
+	fclose(f);
+	st = waitchild(pid);
+	return st;
+}
+
+/* Say the last lines of a file, made fit for a terminal. */
+static void
+showtail(const char *path, int lines, const char *prefix)
+{
+	struct buf b = { 0 }, out = { 0 };
+	char *p, *line;
+	struct stat st;
+	int fd = open(path, O_RDONLY|O_CLOEXEC), n = 0;
+
+	if (fd < 0)
+		return;
+	if (fstat(fd, &st) == 0 && st.st_size > 16384)
+		(void)lseek(fd, -16384, SEEK_END);
+	(void)readall(fd, &b, 1 << 20);
+	close(fd);
+	chomp(b.s);
+	for (p = b.s + strlen(b.s); p > b.s && n < lines; p--)
+		n += p[-1] == '\n';
+	for (p += p > b.s; (line = strsep(&p, "\n")); ) {
+		out.len = 0;
+		bufsafe(&out, chomp(line), strlen(line));
+		if (out.len)
+			info("%s%s", prefix, out.s);
+	}
+	buffree(&b);
+	buffree(&out);
+}
+
+/* The directory of a guest built by guest/mkimage.sh, made when it is not in
+ * the cache: disk, kernel, initrd, cmdline.  NULL when it cannot be built. */
+static const char *
+built(const char *spec, const char *arch)
+{
+	size_t len;
+	const unsigned char *script = embedded("mkimage.sh", &len);
+	const char *key = hashhex(keep("%s %s %s", spec, arch, hashhex((const char *)script, 32)), 12);
+	const char *top = keep("%s/mmdebstrap", cachedir()), *dir = keep("%s/%s", top, key);
+	const char *tmp = keep("%s.tmp", dir), *logfile = keep("%s/build.log", tmp);
+	struct args a = { 0 };
+	char *list = keep("%s", spec), *w;
+	int lock, fd, logfd, st;
+
+	if (mkdirs(top, 0700) < 0)
+		die("create the cache directory %s:", top);
+	if ((lock = lockfile(keep("%s.lock", dir), O_RDWR|O_CREAT, keep("building %s", spec))) < 0)
+		die("lock %s.lock:", dir);
+	if (access(dir, F_OK) == 0) {
+		info("Using cache %s", bq(dir));
+		close(lock);
+		return dir;
+	}
+	if (rmtree(tmp) < 0 || mkdir(tmp, 0700) < 0)    /* a dead process may have left one */
+		die("create %s:", tmp);
+	scratch = keep("%s", tmp);
+	if ((logfd = open(logfile, O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC|O_APPEND, 0644)) < 0)
+		die("create %s:", logfile);
+	fd = embeddedfd("mkimage.sh");
+	arg(&a, "sh");
+	arg(&a, "/proc/self/fd/3");
+	w = strsep(&list, ",");
+	arg(&a, "%s", w);
+	arg(&a, "%s", arch);
+	arg(&a, "%s", tmp);
+	while ((w = strsep(&list, ",")))
+		arg(&a, "%s", w);
+	info("Building the image mmdebstrap:%s (%s) out of packages", spec, arch);
+	st = buildstages(a.v, fd, logfd, spec);
+	argsfree(&a);
+	close(fd);
+	close(logfd);
+	if (gotsig)
+		die("interrupted while building mmdebstrap:%s", spec);
+	if (st != 0) {
+		showtail(logfile, 8, "mkimage: ");
+		warn("failed to build mmdebstrap:%s (sh exited with status %d)", spec, WIFEXITED(st) ? WEXITSTATUS(st) : -1);
+		rmscratch();
+		close(lock);
+		return NULL;
+	}
+	if (rename(tmp, dir) < 0)
+		die("rename %s:", tmp);
+	scratch = NULL;
+	close(lock);
+	return dir;
+}
+
+static uint64_t
+getbe64(const unsigned char *p)
+{
+	uint64_t v = 0;
+	int i;
+
+	for (i = 0; i < 8; i++)
+		v = v << 8 | p[i];
+	return v;
+}
+
+/* Look at an image before QEMU does: its format and virtual size.  A qcow2
+ * header (docs/interop/qcow2.txt) that names another file is refused, for the
+ * guest could read that file.  NULL, or what is wrong. */
+static const char *
+imageformat(const char *path, const char **fmt, long long *size)
+{
+	unsigned char h[104] = { 0 };
+	char cd[6] = "";
+	struct stat st;
+	ssize_t n;
+	int fd = open(path, O_RDONLY|O_CLOEXEC);
+
+	if (fd < 0)
+		return keep("open %s: %s", path, strerror(errno));
+	n = pread(fd, h, sizeof h, 0);
+	if (pread(fd, cd, 5, 32769) != 5)       /* ECMA-119 8.1.2: the volume descriptor's identifier */
+		*cd = '\0';
+	if (fstat(fd, &st) < 0)
+		st.st_size = 0;
+	close(fd);
+	*fmt = "raw";
+	*size = (long long)st.st_size;
+	if (n < 0 || !S_ISREG(st.st_mode))
+		return keep("%s is not a readable regular file", path);
+	if (strcmp(cd, "CD001") == 0)
+		return keep("%s is an ISO 9660 image; booting one is not supported in this version", path);
+	if (n < 72 || memcmp(h, "QFI\xfb", 4) != 0)
+		return NULL;
+	*fmt = "qcow2";
+	*size = (long long)getbe64(h + 24);
+	if (h[4] || h[5] || h[6] || h[7] < 2 || h[7] > 3)
+		return keep("%s has an unknown qcow2 version", path);
+	if (getbe64(h + 8) != 0)
+		return keep("%s has a backing file; flatten it with `qemu-img convert`", path);
+	if (h[7] == 3 && (h[79] & 4))
+		return keep("%s has an external data file", path);
+	if (*size < 0 || *size > 1LL << 50)
+		return keep("%s claims an absurd size", path);
+	return NULL;
+}
+
+/* Decompress src into dst by the suffix of the location or the first bytes; 0
+ * when done, 1 when src is not compressed, -1 on failure (reported). */
+static int
+decompress(const char *src, const char *location, const char *dst)
+{
+	static const struct { const char *suffix, *magic, *prog; size_t n; } t[] = {
+		{ ".gz", "\x1f\x8b", "gzip", 2 }, { ".bz2", "BZ", "bzip2", 2 },
+		{ ".xz", "\xfd" "7zXZ", "xz", 6 }, { ".zst", "\x28\xb5\x2f\xfd", "zstd", 4 },
+	};
+	char head[6] = "";
+	struct args a = { 0 };
+	struct job j = { .fd = { -1, -1, -1 } };
+	size_t i;
+	pid_t pid;
+	int in = open(src, O_RDONLY|O_CLOEXEC), out, st;
+
+	if (in < 0 || pread(in, head, sizeof head, 0) < 0)
+		return warn("read %s:", src), -1;
+	for (i = 0; i < LEN(t) && !endswith(location, t[i].suffix) && memcmp(head, t[i].magic, t[i].n) != 0; i++)
+		;
+	if (i == LEN(t)) {
+		close(in);
+		return 1;
+	}
+	if ((out = open(dst, O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0644)) < 0)
+		die("create %s:", dst);
+	arg(&a, "%s", t[i].prog);
+	arg(&a, "-dc");
+	j.argv = a.v;
+	j.fd[0] = in;
+	j.fd[1] = out;
+	status("decompressing %s", location);
+	pid = spawn(&j);
+	if (pid < 0)
+		warn("%s: not found in PATH; install it to decompress %s", t[i].prog, location);
+	st = pid < 0 ? -1 : waitchild(pid);
+	if (pid > 0 && st != 0)
+		warn("%s failed on %s", t[i].prog, src);
+	argsfree(&a);
+	close(in);
+	if (close(out) < 0 || st != 0) {
+		(void)unlink(dst);
+		return -1;
+	}
+	return 0;
+}
+
+/* A path of the host for a location: ~ expanded, file:// cut. */
+static const char *
+localpath(const char *loc)
+{
+	if (startswith(loc, "file://"))
+		return loc + strlen("file://");
+	if (strcmp(loc, "~") == 0 || startswith(loc, "~/"))
+		return keep("%s%s", host.home ? host.home : "", loc + 1);
+	return loc;
+}
+
+/* Bring one file of an image entry to dst.  -1 when it cannot be had. */
+static int
+bring(const char *loc, const char *digest, const char *dst, const char *what)
+{
+	const char *src;
+	bool remote = startswith(loc, "http://") || startswith(loc, "https://");
+	int r;
+
+	if (!remote && strstr(loc, "://") && !startswith(loc, "file://")) {
+		warn("%s: unknown kind of location (path, file://, http://, https:// or mmdebstrap:SUITE)", bq(loc));
+		return -1;
+	}
+	src = remote ? cached(loc, digest, what) : localpath(loc);
+	if (!src)
+		return -1;
+	if (!remote && access(src, R_OK) < 0) {
+		warn("%s: %s:", what, src);
+		return -1;
+	}
+	if (!remote && digest && checkdigest(src, digest) < 0)
+		return -1;
+	(void)unlink(dst);
+	if ((r = decompress(src, loc, dst)) == 1 && (r = clonefile(src, dst, remote)) < 0)
+		die("copy %s to %s:", src, dst);
+	if (gotsig)
+		die("interrupted");
+	return r;
+}
+
+/* All files of an image entry into dir; -1 when one is missing. */
+static int
+bringimage(const struct image *im, const char *arch, const char *dir)
+{
+	static const char *const names[] = { "disk", "kernel", "initrd", "cmdline" };
+	static const char *const ours[] = { "basedisk", "kernel", "initrd", "kernel.cmdline" };
+	const char *b, *why, *fmt;
+	long long size;
+	size_t i;
+
+	if (startswith(im->location, "mmdebstrap:")) {
+		if (!(b = built(im->location + strlen("mmdebstrap:"), arch)))
+			return -1;
+		for (i = 0; i < LEN(names); i++)
+			if (clonefile(keep("%s/%s", b, names[i]), keep("%s/%s", dir, ours[i]), true) < 0)
+				die("copy %s/%s to %s/%s:", b, names[i], dir, ours[i]);
+		return 0;
+	}
+	if (bring(im->location, im->digest, keep("%s/basedisk", dir), "the image") < 0)
+		return -1;
+	if ((why = imageformat(keep("%s/basedisk", dir), &fmt, &size))) {
+		warn("%s: %s", im->location, why);
+		return -1;
+	}
+	if (im->kernel && bring(im->kernel, im->kerneldigest, keep("%s/kernel", dir), "the kernel") < 0)
+		return -1;
+	if (im->initrd && bring(im->initrd, im->initrddigest, keep("%s/initrd", dir), "the initrd") < 0)
+		return -1;
+	return im->cmdline ? writefile(keep("%s/kernel.cmdline", dir), im->cmdline, strlen(im->cmdline), 0644) : 0;
+}
+
+/* Fill dir/basedisk (and kernel ...) from the first image that can be had. */
+static void
+prepareimage(const struct conf *c, const char *dir)
+{
+	static const char *const files[] = { "basedisk", "kernel", "initrd", "kernel.cmdline" };
+	const struct image *im = c->images.v;
+	const char *variant = NULL;
+	size_t i, k, tried = 0;
+
+	for (i = 0; i < c->images.n; i++) {
+		const char *arch = im[i].arch ? im[i].arch : c->arch;
+		struct field f[] = {
+			{ "arch", arch }, { "digest", im[i].digest ? im[i].digest : "" },
+			{ "location", im[i].location }, { NULL, NULL },
+		};
+		if (strcmp(arch, c->arch) != 0)
+			continue;
+		if (!variant)
+			variant = im[i].variant ? im[i].variant : "";
+		if (strcmp(im[i].variant ? im[i].variant : "", variant) != 0)
+			continue;
+		tried++;
+		logline(INFO, f, "Attempting to download the image");
+		if (bringimage(&im[i], c->arch, dir) == 0)
+			return;
+		for (k = 0; k < LEN(files); k++)        /* half of one entry must not meet half of the next */
+			(void)unlink(keep("%s/%s", dir, files[k]));
+	}
+	if (!tried)
+		die("no image of arch %s is configured: add one to `images`", bq(c->arch));
+	die("none of the %zu images for %s can be had (the lines above say why); name another one in `images`", tried, c->arch);
+}
+
+/* Make what a start needs and is not there: basedisk, disk, its size. */
+static void
+preparedisk(const struct conf *c, const char *dir)
+{
+	const char *disk = keep("%s/disk", dir), *base = keep("%s/basedisk", dir), *fmt = "raw", *why;
+	struct args a = { 0 };
+	long long size = 0;
+
+	if (access(disk, F_OK) < 0) {
+		if (access(base, F_OK) < 0)
+			prepareimage(c, dir);
+		if ((why = imageformat(base, &fmt, &size)))
+			die("%s", why);
+		if (c->disk < size)
+			die("disk shrinking is not supported: the image has %s, `disk` says %s", printsize(size), printsize(c->disk));
+		if (c->disk != size)
+			info("Resize instance %s's disk from %s to %s", c->name, printsize(size), printsize(c->disk));
+		arg(&a, "qemu-img");
+		arg(&a, "create");
+		arg(&a, "-q");
+		arg(&a, "-f");
+		arg(&a, "qcow2");
+		arg(&a, "-F");
+		arg(&a, "%s", fmt);
+		arg(&a, "-b");
+		arg(&a, "basedisk");
+		arg(&a, "disk.tmp");
+		arg(&a, "%lld", c->disk);
+		runordie(a.v, dir, "qemu-utils (qemu-img)");
+		if (rename(keep("%s/disk.tmp", dir), disk) < 0)
+			die("rename %s/disk.tmp:", dir);
+		argsfree(&a);
+		return;
+	}
+	/* our overlay names a backing file, so imageformat's refusal does not count here */
+	(void)imageformat(disk, &fmt, &size);
+	if (size == c->disk)
+		return;
+	if (size > c->disk)
+		die("disk shrinking is not supported: %s has %s, `disk` says %s", disk, printsize(size), printsize(c->disk));
+	info("Resize instance %s's disk from %s to %s", c->name, printsize(size), printsize(c->disk));
+	arg(&a, "qemu-img");
+	arg(&a, "resize");
+	arg(&a, "-q");
+	arg(&a, "-f");
+	arg(&a, "%s", fmt);
+	arg(&a, "disk");
+	arg(&a, "%lld", c->disk);
+	runordie(a.v, dir, "qemu-utils (qemu-img)");
+	argsfree(&a);
+}
+
+/* ---- 11. ISO 9660 --------------------------------------------------------------- */
+
+/* The cidata disk: ECMA-119 level 1 names that only keep the records sorted,
+ * and the real names, modes and owners in Rock Ridge (SUSP 1.12, RRIP 1.09)
+ * system use fields.  Same input, same bytes: no dates.  One pass assigns
+ * extents, one writes in order and asserts each offset. */
+
+#define SECTOR 2048
+struct isonode {
+	const char *name;               /* Rock Ridge name; NULL: the root */
+	const void *data;
+	size_t len;                     /* bytes; of a directory computed here */
+	mode_t mode;                    /* S_IFDIR or S_IFREG and permissions */
+	size_t parent;                  /* index of its directory */
+	uint32_t lba;
+};
+struct iso { struct isonode *v; size_t n, cap; };
+
+/* Add a file, or (data NULL, mode S_IFDIR) a directory; its index.  Entry 0 is
+ * the root and adds itself.  Nothing is copied. */
+static size_t
+isoadd(struct iso *iso, size_t parent, const char *name, mode_t mode, const void *data, size_t len)
+{
+	if (!iso->n && name)
+		isoadd(iso, 0, NULL, S_IFDIR|0755, NULL, 0);
+	if (iso->n == iso->cap)
+		iso->v = xrealloc(iso->v, iso->cap = iso->cap * 2 + 16, sizeof *iso->v);
+	iso->v[iso->n] = (struct isonode){ name, data, len, mode, parent, 0 };
+	return iso->n++;
+}
+
+static void
+put16(struct buf *b, uint16_t v)                /* 7.2.3: both byte orders */
+{
+	unsigned char p[4] = { (unsigned char)v, (unsigned char)(v >> 8), (unsigned char)(v >> 8), (unsigned char)v };
+
+	bufadd(b, p, 4);
+}
+
+static void
+put32le(struct buf *b, uint32_t v)              /* 7.3.1 */
+{
+	int i;
+
+	for (i = 0; i < 4; i++)
+		bufputc(b, (unsigned char)(v >> 8 * i));
+}
+
+static void
+put32be(struct buf *b, uint32_t v)              /* 7.3.2 */
+{
+	int i;
+
+	for (i = 3; i >= 0; i--)
+		bufputc(b, (unsigned char)(v >> 8 * i));
+}
+
+static void
+put733(struct buf *b, uint32_t v)               /* 7.3.3: both byte orders */
+{
+	put32le(b, v);
+	put32be(b, v);
+}
+
+static void
+putzero(struct buf *b, size_t n)
+{
+	while (n--)
+		bufputc(b, 0);
+}
+
+static void
+putpad(struct buf *b, const char *s, size_t n)
+{
+	size_t i, len = strlen(s);
+
+	for (i = 0; i < n; i++)
+		bufputc(b, i < len ? s[i] : ' ');
+}
+
+/* A directory record (9.1) with its system use fields; self: 0 for the node
+ * under its name, 1 for ".", 2 for "..". */
+static void
+isorecord(struct buf *out, const struct iso *iso, size_t i, int self)
+{
+	const struct isonode *n = &iso->v[i];
+	struct buf r = { 0 }, id = { 0 };
+	bool dir = S_ISDIR(n->mode);
+
+	if (self)
+		bufputc(&id, self - 1);                 /* 7.6.2 */
+	else
+		bufprintf(&id, dir ? "%08zu" : "%08zu.;1", i);
+	bufputc(&r, 0);                                 /* length, set below */
+	bufputc(&r, 0);
+	put733(&r, n->lba);
+	put733(&r, (uint32_t)n->len);
+	bufadd(&r, "\x50\1\1\0\0\0\0", 7);              /* 1980-01-01, 9.1.5 */
+	bufputc(&r, dir ? 2 : 0);
+	bufputc(&r, 0);
+	bufputc(&r, 0);
+	put16(&r, 1);
+	bufputc(&r, (int)id.len);
+	bufadd(&r, id.s, id.len);
+	if (id.len % 2 == 0)
+		bufputc(&r, 0);
+	if (self == 1 && i == 0)
+		bufadd(&r, "SP\7\1\xbe\xef\0" "ER\22\1\12\0\0\1" "RRIP_1991A", 25);     /* SUSP 5.3, 5.5 */
+	bufadd(&r, "PX\44\1", 4);                       /* RRIP 4.1.1 */
+	put733(&r, n->mode);
+	put733(&r, dir ? 2 : 1);
+	put733(&r, 0);
+	put733(&r, 0);
+	if (!self)
+		bufprintf(&r, "NM%c%c%c%s", (int)(5 + strlen(n->name)), 1, 0, n->name);        /* 4.1.4 */
+	if (r.len % 2)
+		bufputc(&r, 0);
+	assert(r.len < 255);
+	r.s[0] = (char)r.len;
+	if (out->len % SECTOR + r.len > SECTOR)         /* 6.8.1.1: no record crosses a sector */
+		putzero(out, SECTOR - out->len % SECTOR);
+	bufadd(out, r.s, r.len);
+	buffree(&r);
+	buffree(&id);
+}
+
+/* The extent of a directory; the offset it is written at is a sector's. */
+static void
+isodir(struct buf *out, const struct iso *iso, size_t dir)
+{
+	size_t i;
+
+	isorecord(out, iso, dir, 1);
+	isorecord(out, iso, iso->v[dir].parent, 2);
+	for (i = 1; i < iso->n; i++)
+		if (iso->v[i].parent == dir)
+			isorecord(out, iso, i, 0);
+	if (out->len % SECTOR)
+		putzero(out, SECTOR - out->len % SECTOR);
+}
+
+/* A path table (9.4), one byte order. */
+static void
+isopaths(struct buf *out, const struct iso *iso, void (*put)(struct buf *, uint32_t), bool big)
+{
+	struct buf id = { 0 };
+	size_t i, k, number, parent;
+
+	for (i = 0; i < iso->n; i++) {
+		if (!S_ISDIR(iso->v[i].mode))
+			continue;
+		for (k = number = parent = 0; k < iso->n; k++) {
+			number += S_ISDIR(iso->v[k].mode);
+			if (k == iso->v[i].parent)
+				parent = number;
+		}
+		id.len = 0;
+		if (i == 0)
+			bufputc(&id, 0);
+		else
+			bufprintf(&id, "%08zu", i);
+		bufputc(out, (int)id.len);
+		bufputc(out, 0);
+		put(out, iso->v[i].lba);
+		bufputc(out, big ? (int)(parent >> 8) : (int)(parent & 255));
+		bufputc(out, big ? (int)(parent & 255) : (int)(parent >> 8));
+		bufadd(out, id.s, id.len);
+		if (id.len % 2)
+			bufputc(out, 0);
+	}
+	buffree(&id);
+}
+
+/* The primary volume descriptor (8.4). */
+static void
+isopvd(struct buf *out, const struct iso *iso, const char *label, uint32_t sectors, uint32_t pathlen)
+{
+	size_t start = out->len;
+	int i;
+
+	bufadd(out, "\1CD001\1\0", 8);
+	putpad(out, "", 32);
+	putpad(out, label, 32);
+	putzero(out, 8);
+	put733(out, sectors);
+	putzero(out, 32);
+	put16(out, 1);
+	put16(out, 1);
+	put16(out, SECTOR);
+	put733(out, pathlen);
+	put32le(out, 18);
+	put32le(out, 0);
+	put32be(out, 19);
+	put32be(out, 0);
+	/* 34 bytes: the root's record without system use fields */
+	bufadd(out, "\42\0", 2);
+	put733(out, iso->v[0].lba);
+	put733(out, (uint32_t)iso->v[0].len);
+	bufadd(out, "\x50\1\1\0\0\0\0\2\0\0", 10);
+	put16(out, 1);
+	bufadd(out, "\1\0", 2);
+	putpad(out, "", 128 * 4 + 37 * 3);
+	for (i = 0; i < 4; i++)
+		bufadd(out, "0000000000000000", 17);    /* 8.4.26.1: not specified */
+	bufputc(out, 1);
+	putzero(out, SECTOR - (out->len - start));
+}
+
+/* The whole image into out. */
+static void
+isowrite(struct iso *iso, const char *label, struct buf *out)
+{
+	struct buf paths = { 0 }, tmp = { 0 };
+	uint32_t lba = 20;
+	size_t i;
+
+	for (i = 0; i < iso->n; i++)
+		if (S_ISDIR(iso->v[i].mode)) {
+			tmp.len = 0;
+			isodir(&tmp, iso, i);
+			iso->v[i].len = tmp.len;
+			iso->v[i].lba = lba;
+			lba += (uint32_t)(tmp.len / SECTOR);
+		}
+	for (i = 0; i < iso->n; i++)
+		if (!S_ISDIR(iso->v[i].mode)) {
+			iso->v[i].lba = lba;
+			lba += (uint32_t)((iso->v[i].len + SECTOR - 1) / SECTOR);
+		}
+	isopaths(&paths, iso, put32le, false);
+	assert(paths.len <= SECTOR);
+	putzero(out, 16 * SECTOR);                      /* 6.2.1: the system area */
+	isopvd(out, iso, label, lba, (uint32_t)paths.len);
+	bufadd(out, "\377CD001\1", 7);                  /* 8.3: the terminator */
+	putzero(out, SECTOR - 7);
+	bufadd(out, paths.s, paths.len);
+	putzero(out, SECTOR - paths.len);
+	paths.len = 0;
+	isopaths(&paths, iso, put32be, true);
+	bufadd(out, paths.s, paths.len);
+	putzero(out, SECTOR - paths.len);
+	for (i = 0; i < iso->n; i++)
+		if (S_ISDIR(iso->v[i].mode)) {
+			assert(out->len == (size_t)iso->v[i].lba * SECTOR);
+			isodir(out, iso, i);
+		}
+	for (i = 0; i < iso->n; i++)
+		if (!S_ISDIR(iso->v[i].mode)) {
+			assert(out->len == (size_t)iso->v[i].lba * SECTOR);
+			if (iso->v[i].len)
+				bufadd(out, iso->v[i].data, iso->v[i].len);
+			if (out->len % SECTOR)
+				putzero(out, SECTOR - out->len % SECTOR);
+		}
+	buffree(&paths);
+	buffree(&tmp);
+}
+
+/* ---- 12. Guest data ---------------------------------------------------------------- */
+
+/* What the guest is told: the files of cidata.iso.  On a stock cloud image
+ * cloud-init reads user-data, which creates the user and runs boot.sh; on the
+ * built image our unit runs boot.sh alone. */
+
+/* Append text with each @NAME@ replaced: vars are name, value pairs.  A value
+ * goes in as a JSON string, which YAML reads as the same text. */
+static void
+fillin(struct buf *out, const char *text, size_t len, const char *const *vars)
+{
+	const char *end = text + len, *p, *const *v;
+	size_t n;
+
+	for (; text < end; text = p) {
+		if (!(p = memchr(text, '@', (size_t)(end - text))))
+			p = end;
+		bufadd(out, text, (size_t)(p - text));
+		if (p == end)
+			return;
+		n = strspn(p + 1, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_");
+		for (v = vars; n && p[n + 1] == '@' && v[0] && (strlen(v[0]) != n || strncmp(v[0], p + 1, n) != 0); v += 2)
+			;
+		if (n && p[n + 1] == '@' && v[0]) {
+			yjsonstr(out, v[1], strlen(v[1]));
+			p += n + 2;
+		} else
+			bufputc(out, *p++);
+	}
+}
+
+/* Printable part of a comment: it ends up in a line of /etc/passwd. */
+static const char *
+printable(const char *s)
+{
+	char *r = keep("%s", s), *p = r;
+
+	for (; *s; s++)
+		if ((unsigned char)*s >= 0x20 && *s != 0x7f && *s != ':')
+			*p++ = *s;
+	*p = '\0';
+	return r;
+}
+
+/* The authorized_keys of the guest's user. */
+static const char *
+pubkeys(const struct conf *c)
+{
+	const char *own = readline1(keep("%s/_config/user.pub", host.limahome));
+	struct buf b = { 0 };
+	const char *dir = keep("%s/.ssh", host.home ? host.home : ""), *key, *r;
+	struct dirent *d;
+	DIR *dp;
+
+	bufprintf(&b, "%s\n", own ? own : "");
+	if (c->loadpubkeys && (dp = opendir(dir))) {
+		while ((d = readdir(dp)))
+			if (endswith(d->d_name, ".pub") && (key = readline1(keep("%s/%s", dir, d->d_name))) &&
+			    strchr(key, ' ') && !strchr(key, '\n'))
+				bufprintf(&b, "%s\n", key);
+		closedir(dp);
+	}
+	r = keep("%s", b.s);
+	buffree(&b);
+	return r;
+}
+
+/* Write cidata.iso into the instance directory. */
+static int
+writecidata(const struct conf *c)
+{
+	const char *hostname = guesthostname(c->name), *keys = pubkeys(c), *iid, *mac = macaddress(c->dir);
+	const char *key = readline1(keep("%s/ssh_host_ed25519_key", c->dir));
+	const char *pub = readline1(keep("%s/ssh_host_ed25519_key.pub", c->dir));
+	struct buf user = { 0 }, net = { 0 }, env = { 0 }, meta = { 0 }, out = { 0 };
+	struct iso iso = { 0 };
+	const unsigned char *p;
+	size_t len;
+	int ret;
+
+	const char *const vars[] = {
+		"HOSTNAME", hostname, "USER", c->user, "UID", keep("%lld", c->uid),
+		"COMMENT", printable(c->comment ? c->comment : ""), "HOME", c->home, "SHELL", c->shell,
+		"SUDO", c->sudo ? "ALL=(ALL) NOPASSWD:ALL" : "ALL=(ALL) ALL",
+		"SSHKEYS", keys, "HOSTKEY", keep("%s\n", key ? key : ""), "HOSTPUB", pub ? pub : "", "TIMEZONE", c->timezone, NULL,
+	};
+	p = embedded("user-data.in", &len);
+	fillin(&user, (const char *)p, len, vars);
+	bufprintf(&net,
+	    "version: 2\nethernets:\n  eth0:\n    match:\n      macaddress: '%s'\n    set-name: eth0\n"
+	    "    dhcp4: true\n    dhcp4-overrides:\n      route-metric: 200\n    dhcp-identifier: mac\n", mac);
+	/* new only when what cloud-init acts on is new: limactl's new id at each
+	 * boot makes cloud-init repeat its per-instance work */
+	iid = keep("iid-%s", hashhex(keep("%s%s%s", user.s, net.s, c->dir), 8));
+	bufprintf(&meta, "instance-id: %s\nlocal-hostname: %s\n", iid, hostname);
+	bufprintf(&env,
+	    "LIMA_CIDATA_IID=%s\nLIMA_CIDATA_NAME=%s\nLIMA_CIDATA_HOSTNAME=%s\nLIMA_CIDATA_USER=%s\n"
+	    "LIMA_CIDATA_UID=%lld\nLIMA_CIDATA_COMMENT=%s\nLIMA_CIDATA_HOME=%s\nLIMA_CIDATA_SHELL=%s\n"
+	    "LIMA_CIDATA_PASSWORDLESS_SUDO=%s\nLIMA_CIDATA_TIMEZONE=%s\nLIMA_CIDATA_GUEST_INSTALL_PREFIX=%s\n"
+	    "LIMA_CIDATA_SLIRP_GATEWAY=%s\nLIMA_CIDATA_SLIRP_DNS=%s\nLIMA_CIDATA_SLIRP_IP_ADDRESS=%s\nLIMA_CIDATA_VMTYPE=qemu\n",
+	    iid, c->name, hostname, c->user, c->uid, printable(c->comment ? c->comment : ""), c->home, c->shell,
+	    c->sudo ? "1" : "", c->timezone, c->prefix, slirpgateway, slirpdns, slirpaddress);
+	isoadd(&iso, 0, "meta-data", S_IFREG|0644, meta.s, meta.len);
+	isoadd(&iso, 0, "user-data", S_IFREG|0600, user.s, user.len);
+	isoadd(&iso, 0, "network-config", S_IFREG|0644, net.s, net.len);
+	isoadd(&iso, 0, "lima.env", S_IFREG|0644, env.s, env.len);
+	p = embedded("boot.sh", &len);
+	isoadd(&iso, 0, "boot.sh", S_IFREG|0755, p, len);
+	isoadd(&iso, 0, "authorized_keys", S_IFREG|0644, keys, strlen(keys));
+	if (key && pub) {
+		key = keep("%s\n", key);
+		pub = keep("%s\n", pub);
+		isoadd(&iso, 0, "ssh_host_ed25519_key", S_IFREG|0600, key, strlen(key));
+		isoadd(&iso, 0, "ssh_host_ed25519_key.pub", S_IFREG|0644, pub, strlen(pub));
+	}
+	isowrite(&iso, "cidata", &out);
+	ret = writefile(keep("%s/cidata.iso", c->dir), out.s, out.len, 0600);
+	free(iso.v);
+	buffree(&user);
+	buffree(&net);
+	buffree(&env);
+	buffree(&meta);
+	buffree(&out);
+	return ret;
+}
+
+/* ---- 13. ssh ------------------------------------------------------------------------ */
+
+/* A new key pair at path; what is there stays. */
+static void
+sshkeygen(const char *path, const char *comment)
+{
+	struct args a = { 0 };
+
+	if (access(path, F_OK) == 0)
+		return;
+	(void)unlink(keep("%s.tmp", path));
+	(void)unlink(keep("%s.tmp.pub", path));
+	arg(&a, "ssh-keygen");
+	arg(&a, "-q");
+	arg(&a, "-t");
+	arg(&a, "ed25519");
+	arg(&a, "-N");
+	arg(&a, "%s", "");
+	arg(&a, "-C");
+	arg(&a, "%s", comment);
+	arg(&a, "-f");
+	arg(&a, "%s.tmp", path);
+	runordie(a.v, NULL, "openssh-client (ssh-keygen)");
+	/* the private half last: it is the one that says the pair is there */
+	if (rename(keep("%s.tmp.pub", path), keep("%s.pub", path)) < 0 || rename(keep("%s.tmp", path), path) < 0)
+		die("rename %s.tmp:", path);
+	argsfree(&a);
+}
+
+/* The key all instances share, LIMA_HOME/_config/user, made once. */
+static void
+userkey(void)
+{
+	const char *dir = keep("%s/_config", host.limahome);
+	int lock;
+
+	needhome();
+	if (access(keep("%s/user", dir), F_OK) == 0)
+		return;
+	if (!host.login)
+		die("uid %ld has no entry in /etc/passwd, without which ssh refuses to run; add one: "
+		    "echo 'me:x:%ld:%ld::%s:/bin/sh' >>/etc/passwd", (long)host.uid, (long)host.uid, (long)getgid(),
+		    host.home ? host.home : "/tmp");
+	if (mkdirs(dir, 0700) < 0)
+		die("create %s:", dir);
+	if ((lock = lockfile(dir, O_RDONLY|O_DIRECTORY, "the ssh key")) < 0)
+		die("lock %s:", dir);
+	sshkeygen(keep("%s/user", dir), "lima");
+	close(lock);
+}
+
+/* A path inside double quotes of an ssh option, where % begins a token. */
+static const char *
+sshpath(const char *path)
+{
+	struct buf b = { 0 };
+	const char *r;
+
+	for (; *path; path++) {
+		if (*path == '%' || *path == '"' || *path == '\\')
+			bufputc(&b, *path == '%' ? '%' : '\\');
+		bufputc(&b, *path);
+	}
+	r = keep("\"%s\"", b.s ? b.s : "");
+	buffree(&b);
+	return r;
+}
+
+static bool
+cpuhasaes(void)
+{
+	struct buf b = { 0 };
+	bool yes = readfile("/proc/cpuinfo", &b, 16 << 20) == 0 && strstr(b.s, " aes");
+
+	buffree(&b);
+	return yes;
+}
+
+/* The options of spec/cli.md 9.4.3 in order, as Key=Value.  Three are replaced
+ * in place: the host key is known and pinned. */
+static struct strs
+sshoptions(const struct conf *c)
+{
+	struct args v = { 0 }, a = { 0 };
+	struct buf ver = { 0 };
+	int major = 0, minor = 0, p[2];
+	struct job j = { .fd = { NOFD, NOFD, -1 } };
+	const char *s;
+	pid_t pid;
+
+	/* one run tells the version and whether GSSAPI is compiled in */
+	arg(&v, "ssh");
+	arg(&v, "-o");
+	arg(&v, "GSSAPIAuthentication=no");
+	arg(&v, "-V");
+	if (cloexecpipe(p) < 0)
+		die("pipe:");
+	j.argv = v.v;
+	j.fd[2] = p[1];
+	if ((pid = spawn(&j)) < 0)
+		die("ssh: not found in PATH; install openssh-client");
+	close(p[1]);
+	(void)readall(p[0], &ver, 65536);
+	close(p[0]);
+	(void)waitchild(pid);
+	if ((s = strstr(ver.s, "OpenSSH_")))
+		(void)sscanf(s, "OpenSSH_%d.%d", &major, &minor);
+
+	arg(&a, "IdentityFile=%s", sshpath(keep("%s/_config/user", host.limahome)));
+	arg(&a, "StrictHostKeyChecking=yes");
+	arg(&a, "UserKnownHostsFile=%s", sshpath(keep("%s/known_hosts", c->dir)));
+	arg(&a, "HostKeyAlias=%s", guesthostname(c->name));
+	arg(&a, "PreferredAuthentications=publickey");
+	arg(&a, "Compression=no");
+	arg(&a, "BatchMode=yes");
+	arg(&a, "IdentitiesOnly=yes");
+	if (!strstr(ver.s, "Unsupported option"))
+		arg(&a, "GSSAPIAuthentication=no");
+	if (major * 100 + minor >= 801)
+		arg(&a, "Ciphers=\"^%s\"", cpuhasaes() ? "aes128-gcm@openssh.com,aes256-gcm@openssh.com" : "chacha20-poly1305@openssh.com");
+	arg(&a, "User=%s", c->user);
+	arg(&a, "ControlMaster=auto");
+	arg(&a, "ControlPath=%s", sshpath(keep("%s/ssh.sock", c->dir)));
+	arg(&a, "ControlPersist=yes");
+	if (c->forwardagent)
+		arg(&a, "ForwardAgent=yes");
+	if (c->forwardx11)
+		arg(&a, "ForwardX11=yes");
+	if (c->forwardx11trusted)
+		arg(&a, "ForwardX11Trusted=yes");
+	argsfree(&v);
+	buffree(&ver);
+	return (struct strs){ (const char **)a.v, a.n };
+}
+
+/* ssh.config and known_hosts of the instance. */
+static int
+writesshconfig(const struct conf *c, long long port)
+{
+	struct strs o = sshoptions(c);
+	struct buf b = { 0 };
+	const char *pub = readline1(keep("%s/ssh_host_ed25519_key.pub", c->dir)), *eq;
+	size_t i;
+	int ret;
+
+	/* a known_hosts line without the comment, sshd(8) */
+	if (pub) {
+		size_t n = strcspn(pub, " ");
+		n += pub[n] ? 1 + strcspn(pub + n + 1, " ") : 0;
+		bufprintf(&b, "%s %.*s\n", guesthostname(c->name), (int)n, pub);
+	}
+	ret = writefile(keep("%s/known_hosts", c->dir), b.s ? b.s : "", b.len, 0600);
+	b.len = 0;
+	bufprintf(&b, "# This SSH config file can be passed to `ssh -F`.\n"
+	    "# It is written anew at each start of the instance; edits are lost.\n"
+	    "# Example: ssh -F %s/ssh.config %s\n", c->dir, guesthostname(c->name));
+	bufprintf(&b, "Host %s\n", guesthostname(c->name));
+	for (i = 0; i < o.n; i++) {
+		eq = strchr(o.v[i], '=');
+		if (strchr(o.v[i], '\n'))
+			die("a line break in an ssh option: %s", bq(o.v[i]));
+		bufprintf(&b, "  %.*s %s\n", (int)(eq - o.v[i]), o.v[i], eq + 1);
+	}
+	bufprintf(&b, "  Hostname 127.0.0.1\n  Port %lld\n", port);
+	if (writefile(keep("%s/ssh.config", c->dir), b.s, b.len, 0600) < 0)
+		ret = -1;
+	buffree(&b);
+	return ret;
+}
+
+/* A port of 127.0.0.1 that is free: want, or (0) any.  0 when it is taken. */
+static long long
+freeport(long long want)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons((uint16_t)want) };
+	socklen_t n = sizeof sa;
+	int fd = socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC, 0), on = 1;
+	long long port = 0;
+
+	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	/* as QEMU does: connections of the last run in TIME_WAIT do not count */
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+	if (fd >= 0 && bind(fd, (struct sockaddr *)&sa, sizeof sa) == 0 && listen(fd, 1) == 0 &&
+	    getsockname(fd, (struct sockaddr *)&sa, &n) == 0)
+		port = ntohs(sa.sin_port);
+	if (fd >= 0)
+		close(fd);
+	return port;
+}
+
+static long long
+chooseport(const struct conf *c)
+{
+	long long port;
+
+	if (c->sshport) {
+		if (!freeport(c->sshport))
+			die("port %lld of `ssh.localPort` is in use on 127.0.0.1; stop what uses it or choose another (0: any)", c->sshport);
+		return c->sshport;
+	}
+	if (strcmp(c->name, deftemplate) == 0 && (port = freeport(defsshport)))
+		return port;
+	if (!(port = freeport(0)))
+		die("no free port on 127.0.0.1:");
+	return port;
+}
+
+/* connect(2) to a unix socket; -1 with errno.  Non-blocking when asked. */
+static int
+connectunix(const char *path, int flags)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd, e;
+
+	if (strlen(path) >= sizeof sa.sun_path) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	memcpy(sa.sun_path, path, strlen(path) + 1);
+	if ((fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC|flags, 0)) < 0)
+		return -1;
+	if (connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0)
+		return fd;
+	e = errno;
+	close(fd);
+	errno = e;
+	return -1;
+}
+
+/* A listening unix socket, mode 0600, in place of whatever was there. */
+static int
+listenunix(const char *path)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd;
+	mode_t m;
+
+	if (strlen(path) >= sizeof sa.sun_path)
+		die("%s is longer than a socket path may be (%zu); use a shorter LIMA_HOME", path, sizeof sa.sun_path - 1);
+	memcpy(sa.sun_path, path, strlen(path) + 1);
+	(void)unlink(path);
+	m = umask(077);
+	if ((fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0)) < 0 ||
+	    bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || listen(fd, 16) < 0)
+		die("listen on %s:", path);
+	umask(m);
+	return fd;
+}
+
+/* The process that listens on a unix socket, 0 when nobody does. */
+static pid_t
+socketowner(const char *path)
+{
+	struct ucred uc = { 0 };
+	socklen_t n = sizeof uc;
+	int fd = connectunix(path, SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return 0;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &uc, &n) < 0)
+		uc.pid = 0;
+	close(fd);
+	return uc.pid;
+}
+
+/* ---- 14. QEMU ------------------------------------------------------------------------- */
+
+/* A file name inside a QEMU option, where a comma ends the value. */
+static const char *
+qemupath(const char *path)
+{
+	struct buf b = { 0 };
+	const char *r;
+
+	for (; *path; path++) {
+		if (*path == ',')
+			bufputc(&b, ',');
+		bufputc(&b, *path);
+	}
+	r = keep("%s", b.s);
+	buffree(&b);
+	return r;
+}
+
+static void
+qemumachine(struct args *a, const struct conf *c, const struct arch *ar, const char *accel)
+{
+	bool x86 = strcmp(ar->name, "x86_64") == 0, native = strcmp(ar->name, host.arch) == 0;
+
+	arg(a, "-m");
+	arg(a, "%lld", c->memory >> 20);
+	arg(a, "-cpu");
+	arg(a, strcmp(accel, "kvm") == 0 ? "host" : "max");
+	arg(a, "-machine");
+	arg(a, x86 && strcmp(accel, "kvm") != 0 ? "%s,vmport=off" : "%s", ar->machine);
+	arg(a, "-accel");
+	if (strcmp(accel, "tcg") == 0)
+		/* the default of 32 MiB of translated code is thrown away all the time
+		 * by a booting systemd; foreign guests choose threads by themselves */
+		arg(a, native ? "tcg,thread=multi,tb-size=512" : "tcg,tb-size=512");
+	else
+		arg(a, "%s", accel);
+	if (x86) {
+		arg(a, "-global");
+		arg(a, "ICH9-LPC.disable_s3=1");
+		arg(a, "-global");
+		arg(a, "ICH9-LPC.disable_s4=1");
+	}
+	arg(a, "-smp");
+	arg(a, "%lld,sockets=1,cores=%lld,threads=1", c->cpus, c->cpus);
+}
+
+/* Kernel and initrd of the image; else firmware, for the boot loader on it. */
+static void
+qemuboot(struct args *a, const struct conf *c, const struct arch *ar)
+{
+	const char *kernel = keep("%s/kernel", c->dir), *initrd = keep("%s/initrd", c->dir);
+	const char *cmdline = readline1(keep("%s/kernel.cmdline", c->dir));
+	size_t i;
+
+	if (access(kernel, F_OK) == 0) {
+		arg(a, "-kernel");
+		arg(a, "%s", kernel);
+		if (cmdline) {
+			arg(a, "-append");
+			arg(a, "%s", cmdline);
+		}
+		if (access(initrd, F_OK) == 0) {
+			arg(a, "-initrd");
+			arg(a, "%s", initrd);
+		}
+		return;
+	}
+	if (!ar->efi[0] || (c->legacybios && strcmp(ar->name, "x86_64") == 0))
+		return;
+	for (i = 0; i < LEN(ar->efi) && ar->efi[i]; i++)
+		if (access(ar->efi[i], R_OK) == 0) {
+			arg(a, "-drive");
+			arg(a, "if=pflash,format=raw,readonly=on,file=%s", qemupath(ar->efi[i]));
+			return;
+		}
+	if (strcmp(ar->name, "x86_64") != 0)
+		die("could not find firmware for `%s` (install the package that has %s)", ar->name, ar->efi[0]);
+	info("No UEFI firmware found (package ovmf); booting with legacy BIOS");
+}
+
+static void
+qemuserial(struct args *a, const struct conf *c)
+{
+	/* logappend: the host agent cuts the file when it grows beyond its cap */
+	arg(a, "-chardev");
+	arg(a, "socket,id=char-serial,path=%s,server=on,wait=off,logfile=%s,logappend=on",
+	    qemupath(keep("%s/serial.sock", c->dir)), qemupath(keep("%s/serial.log", c->dir)));
+	arg(a, "-serial");
+	arg(a, "chardev:char-serial");
+}
+
+/* The command line of an instance.  The socket of ha.qmp comes as descriptor 3. */
+static void
+qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
+{
+	const struct arch *ar = archbyname(c->arch);
+	const char *env = getenv(ar->env), *why, *dir = c->dir, *fmt = "qcow2";
+	long long size;
+	char *words, *w;
+
+	if (env && *env) {
+		for (words = keep("%s", env); (w = strsep(&words, " ")); )
+			if (*w)
+				arg(a, "%s", w);
+	} else
+		arg(a, "%s", ar->qemu);
+	qemumachine(a, c, ar, accelerator(c->arch, &why));
+	qemuboot(a, c, ar);
+	arg(a, "-nodefaults");
+	arg(a, "-no-user-config");
+	arg(a, "-display");
+	arg(a, "none");
+	/* limactl's own instances may have a raw disk */
+	(void)imageformat(keep("%s/disk", dir), &fmt, &size);
+	arg(a, "-drive");
+	arg(a, "file=%s,if=none,format=%s,discard=unmap,detect-zeroes=unmap,id=boot-disk",
+	    qemupath(keep("%s/disk", dir)), fmt);
+	arg(a, "-device");
+	arg(a, "virtio-blk-%s,drive=boot-disk,bootindex=1", ar->bus);
+	/* virtio-blk, not limactl's SCSI CD-ROM: its driver is there already, and
+	 * the serial number is readable in /sys before udev runs */
+	arg(a, "-drive");
+	arg(a, "file=%s,if=none,format=raw,readonly=on,id=cidata", qemupath(keep("%s/cidata.iso", dir)));
+	arg(a, "-device");
+	arg(a, "virtio-blk-%s,drive=cidata,serial=cidata", ar->bus);
+	arg(a, "-netdev");
+	arg(a, "user,id=net0,net=%s,dhcpstart=%s,hostfwd=tcp:127.0.0.1:%lld-:22", slirpnet, slirpaddress, port);
+	arg(a, "-device");
+	/* no option ROM: nobody boots from this network, and its file may be missing */
+	arg(a, strcmp(ar->bus, "pci") == 0 ? "virtio-net-%s,netdev=net0,mac=%s,romfile=" : "virtio-net-%s,netdev=net0,mac=%s",
+	    ar->bus, macaddress(dir));
+	arg(a, "-device");
+	arg(a, "virtio-rng-%s", ar->bus);
+	arg(a, "-device");
+	arg(a, "virtio-balloon-%s,free-page-reporting=on", ar->bus);
+	qemuserial(a, c);
+	arg(a, "-chardev");
+	arg(a, "socket,id=char-qmp,path=%s,server=on,wait=off", qemupath(keep("%s/qmp.sock", dir)));
+	arg(a, "-mon");
+	arg(a, "chardev=char-qmp,mode=control");
+	arg(a, "-chardev");
+	arg(a, "socket,id=char-ha,fd=3,server=on,wait=off");
+	arg(a, "-mon");
+	arg(a, "chardev=char-ha,mode=control");
+	if (sandbox) {
+		arg(a, "-sandbox");
+		arg(a, "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+	}
+	arg(a, "-name");
+	arg(a, "lima-%s", c->name);
+	arg(a, "-pidfile");
+	arg(a, "%s", keep("%s/qemu.pid", dir));
+}
+
+/* ---- 15. QMP ----------------------------------------------------------------------------- */
+
+/* QEMU's monitor: JSON lines over a unix socket, qmp-spec.  One client at a time
+ * gets a greeting and must ask for qmp_capabilities before anything else. */
+
+#define QMPMAX (1 << 20)                /* a longer line is not QEMU's */
+struct qmp {
+	int fd;                         /* -1: not connected */
+	struct buf in;
+};
+
+/* Send one command; -1 when the socket takes no more, as with a stopped QEMU. */
+static int
+qmpsend(struct qmp *q, const char *cmd)
+{
+	struct buf b = { 0 };
+	ssize_t n;
+	int r;
+
+	bufprintf(&b, "{\"execute\":\"%s\"}\n", cmd);
+	n = q->fd < 0 ? -1 : send(q->fd, b.s, b.len, MSG_NOSIGNAL|MSG_DONTWAIT);
+	r = n == (ssize_t)b.len ? 0 : -1;
+	buffree(&b);
+	return r;
+}
+
+static void
+qmpclose(struct qmp *q)
+{
+	if (q->fd >= 0)
+		close(q->fd);
+	q->fd = -1;
+	buffree(&q->in);
+}
+
+/* Read what is there and hand each object to fn.  -1 at the end of the stream. */
+static int
+qmpread(struct qmp *q, void (*fn)(const struct ynode *))
+{
+	struct ydoc d = { 0 };
+	char chunk[4096], *nl;
+	ssize_t n;
+	size_t len;
+
+	while ((n = recv(q->fd, chunk, sizeof chunk, MSG_DONTWAIT)) > 0) {
+		bufadd(&q->in, chunk, (size_t)n);
+		while ((nl = memchr(q->in.s, '\n', q->in.len))) {
+			len = (size_t)(nl - q->in.s) + 1;
+			if (yparsejson(&d, q->in.s, len) == 0)
+				fn(d.root);
+			yfree(&d);
+			if (q->fd < 0)          /* fn closed it */
+				return 0;
+			memmove(q->in.s, q->in.s + len, q->in.len -= len);
+		}
+		if (q->in.len > QMPMAX)
+			return -1;
+	}
+	return n == 0 || (errno != EAGAIN && errno != EINTR) ? -1 : 0;
+}
+
+/* ---- 16. Host agent ------------------------------------------------------------------------ */
+
+/* One process per running instance, one poll loop.  Everything it learns comes
+ * on a descriptor: console lines and the birth of ssh.sock by inotify, QEMU's
+ * events by QMP, deaths by pidfd, requests on ha.sock, signals by a pipe.
+ *
+ * The life of a start: QEMU is launched (BOOT); the console says that sshd
+ * listens, so the ssh master is started (LOGIN); its control socket appears,
+ * so ssh works (WAIT); boot.sh says on the console, or through ssh when the
+ * console is silent, that it is done (UP).  A connect through hostfwd before
+ * sshd listens is accepted by QEMU and hangs, so nothing probes.
+ *
+ * The end: SIGINT or SIGTERM presses the power button (POWER), then QMP quit
+ * (QUIT), then SIGKILL (KILL), each after its deadline; QEMU's exit leads to
+ * CLEAN, where the ssh master is waited for, and to the end.
+ *
+ * When this process is killed, QEMU and the master run on.  The next agent finds
+ * QEMU by its lock, reads serial.log from the start, connects to ha.qmp, and is
+ * where the old one was. */
+
+enum astate { ABOOT, ALOGIN, AWAIT, AUP, APOWER, AQUIT, AKILL, ACLEAN, NASTATE };
+enum aevent { EWORD, EMASTER, ELOST, EDONE, ERESET, ESTOP, EGONE, ELATE, EBROKEN, NAEVENT };
+static const char *const astatename[] = { "booting", "login", "waiting", "up", "power button", "quit", "kill", "clean" };
+_Static_assert(LEN(astatename) == NASTATE, "name every state");
+
+enum kid { KQEMU, KMASTER, KWAITER, KSIDE, NKID };
+#define NCLIENT 8
+static struct {
+	const struct conf *c;
+	const char *dir, *sshconfig, *sshsock, *hostname;
+	enum astate st;
+	long long deadline;             /* of the state, on now(); 0: none */
+	long long retry;                /* pause before the next ssh master, ms */
+	long long port;
+	long long t0;                   /* QEMU's launch */
+	bool done;                      /* boot.sh has finished */
+	bool running;                   /* said so */
+	bool adopted, sandbox, greeted, asked;
+	bool mastersup;                 /* our control socket is there */
+	const char *whygone;            /* of a stop the guest asked for */
+	struct qmp qmp;
+	struct kidproc {
+		pid_t pid;
+		int pidfd;              /* -1: not running */
+		bool child;             /* ours to reap; adopted ones are not */
+	} kids[NKID];
+	int inotify, wdserial, wddir;
+	int serial;                     /* serial.log, read at its offset */
+	struct buf line;                /* console line so far */
+	size_t stage;                   /* how far the console got, index in consolewords[] */
+	bool stuck;                     /* reported */
+	struct buf errors;              /* JSON array members of the status */
+	int listener, sig[2];
+	struct client { int fd; long long deadline; size_t n; char req[1024]; } client[NCLIENT];
+} ha;
+
+static void haevent(enum aevent ev);
+
+/* One line of ha.stdout.log: {"time":...,"status":{...}}. */
+static void
+emit(bool exiting)
+{
+	struct buf b = { 0 };
+	char ts[64];
+
+	timestamp(ts, sizeof ts, 9);
+	bufprintf(&b, "{\"time\":\"%s\",\"status\":{", ts);
+	if (exiting)
+		bufputs(&b, "\"exiting\":true,");
+	else if (ha.running)
+		bufprintf(&b, "\"running\":true,%s", ha.errors.len ? "\"degraded\":true," : "");
+	if (ha.errors.len)
+		bufprintf(&b, "\"errors\":[%s],", ha.errors.s);
+	if (!exiting)
+		bufprintf(&b, "\"sshLocalPort\":%lld,", ha.port);
+	if (b.s[b.len - 1] == ',')
+		b.len--;
+	bufputs(&b, "}}\n");
+	(void)writeall(1, b.s, b.len);          /* a full disk must not end the VM */
+	buffree(&b);
+}
+
+/* An error of the instance: logged, and part of every later status. */
+static void
+haerror(const char *text)
+{
+	error("%s", text);
+	if (ha.errors.len)
+		bufputc(&ha.errors, ',');
+	yjsonstr(&ha.errors, text, strlen(text));
+}
+
+static void
+hastate(enum astate st, long long wait)
+{
+	if (ha.st != st)
+		debug("%s: %s -> %s", ha.c->name, astatename[ha.st], astatename[st]);
+	ha.st = st;
+	ha.deadline = wait ? now() + wait : 0;
+}
+
+/* ---- jobs ---- */
+
+static void
+watchkid(enum kid k, pid_t pid, bool child)
+{
+	ha.kids[k] = (struct kidproc){ pid, pidfdopen(pid), child };
+	if (ha.kids[k].pidfd < 0)
+		warn("watch process %ld:", (long)pid);
+}
+
+static void
+killkid(enum kid k, int sig)
+{
+	if (ha.kids[k].pidfd >= 0)
+		(void)pidfdkill(ha.kids[k].pidfd, sig);
+}
+
+/* A job ended: reap it and return its wait status (0 for an adopted one). */
+static int
+reapkid(enum kid k)
+{
+	int st = 0;
+
+	if (ha.kids[k].child)
+		(void)waitpid(ha.kids[k].pid, &st, WNOHANG);
+	close(ha.kids[k].pidfd);
+	ha.kids[k].pidfd = -1;
+	return st;
+}
+
+/* Start an ssh of ours over ssh.config; a: the words after the host's name or
+ * options before it, as given. */
+static void
+sshjob(enum kid k, struct args *a)
+{
+	struct job j = { .argv = a->v, .fd = { NOFD, NOFD, -1 }, .session = true };
+	pid_t pid = spawn(&j);
+
+	if (pid < 0)
+		warn("run ssh (install openssh-client):");
+	else
+		watchkid(k, pid, true);
+	argsfree(a);
+}
+
+static void
+startmaster(void)
+{
+	struct args a = { 0 };
+	pid_t pid;
+
+	if (ha.kids[KMASTER].pidfd >= 0)
+		return;
+	if ((pid = socketowner(ha.sshsock))) {
+		if (ha.adopted) {       /* the last agent's: it has never stopped working */
+			watchkid(KMASTER, pid, false);
+			haevent(EMASTER);
+			return;
+		}
+		/* a user's ssh was quicker than we: it keeps its sessions, we take over */
+		if (ha.kids[KSIDE].pidfd < 0) {
+			arg(&a, "ssh");
+			arg(&a, "-F");
+			arg(&a, "%s", ha.sshconfig);
+			arg(&a, "-O");
+			arg(&a, "stop");
+			arg(&a, "%s", ha.hostname);
+			sshjob(KSIDE, &a);
+		}
+		return;
+	}
+	(void)unlink(ha.sshsock);
+	arg(&a, "ssh");
+	arg(&a, "-F");
+	arg(&a, "%s", ha.sshconfig);
+	arg(&a, "-o");
+	arg(&a, "ControlMaster=yes");
+	arg(&a, "-o");
+	arg(&a, "ControlPersist=no");
+	arg(&a, "-o");
+	arg(&a, "ConnectTimeout=30");
+	arg(&a, "-N");
+	arg(&a, "%s", ha.hostname);
+	sshjob(KMASTER, &a);
+}
+
+/* The console is silent: one ssh command that returns when boot.sh is done.
+ * GNU tail waits for the file by inotify, busybox' looks once a second. */
+static void
+startwaiter(void)
+{
+	struct args a = { 0 };
+
+	if (ha.kids[KWAITER].pidfd >= 0)
+		return;
+	arg(&a, "ssh");
+	arg(&a, "-F");
+	arg(&a, "%s", ha.sshconfig);
+	arg(&a, "-o");
+	arg(&a, "ControlMaster=no");
+	arg(&a, "-n");
+	arg(&a, "%s", ha.hostname);
+	arg(&a, "sh -c 'echo $$; exec tail -n +1 -F /run/lima-boot-done 2>/dev/null' | "
+	    "{ read -r pid; read -r iid; kill \"$pid\"; test -n \"$iid\"; }");
+	sshjob(KWAITER, &a);
+}
+
+static int
+startqemu(void)
+{
+	struct args a = { 0 };
+	char *env[] = { keep("PATH=%s", getenv("PATH") ? getenv("PATH") : "/usr/bin:/bin"),
+	    keep("HOME=%s", host.home ? host.home : "/"), "LC_ALL=C",
+	    keep("TMPDIR=%s", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp"), NULL };
+	int fd = listenunix(keep("%s/ha.qmp", ha.dir)), e;
+	/* its words go to ha.stderr.log, which outlives this process */
+	struct job j = { .fd = { NOFD, 2, 2 }, .pass = fd, .session = true, .env = env };
+	pid_t pid;
+
+	qemuargs(&a, ha.c, ha.port, ha.sandbox);
+	j.argv = a.v;
+	info("Starting QEMU (hint: to watch the boot progress, see %s)", bq(keep("%s/serial*.log", ha.dir)));
+	ha.t0 = now();
+	pid = spawn(&j);
+	e = errno;
+	close(fd);
+	if (pid > 0) {
+		watchkid(KQEMU, pid, true);
+		/* the socket listened before QEMU was there: connect without a wait */
+		ha.qmp.fd = connectunix(keep("%s/ha.qmp", ha.dir), SOCK_NONBLOCK);
+	} else if (e == ENOENT)
+		error("%s: not found in PATH; install %s", a.v[0], "qemu-system (qemu-system-x86, qemu-system-arm ...)");
+	else {
+		errno = e;
+		error("run %s:", a.v[0]);
+	}
+	argsfree(&a);
+	return pid > 0 ? 0 : -1;
+}
+
+/* ---- transitions ---- */
+
+static void nothing(void) { }
+
+/* sshd listens, or the console said nothing for long: log in. */
+static void
+login(void)
+{
+	if (ha.st == ABOOT)
+		info("Waiting for the essential requirement 1 of 2: `ssh`");
+	hastate(ALOGIN, 0);
+	startmaster();
+}
+
+/* The master went, or was refused: again, a little later each time. */
+static void
+relogin(void)
+{
+	ha.mastersup = false;
+	if (ha.st == ABOOT || ha.st >= APOWER)
+		return;
+	hastate(ALOGIN, ha.retry);
+	ha.retry = ha.retry * 2 < retrylast ? ha.retry * 2 : retrylast;
+}
+
+static void
+announce(void)
+{
+	hastate(AUP, 0);
+	if (ha.running)
+		return;
+	info("The final requirement 1 of 1 is satisfied");
+	ha.running = true;
+	emit(false);
+}
+
+static void
+sshup(void)
+{
+	ha.mastersup = true;
+	ha.retry = retryfirst;
+	if (!ha.running) {
+		info("The essential requirement 1 of 2 is satisfied");
+		info("The essential requirement 2 of 2 is satisfied");
+	}
+	if (ha.done) {
+		announce();
+		return;
+	}
+	info("Waiting for the final requirement 1 of 1: `boot scripts must have finished`");
+	hastate(AWAIT, ha.adopted ? 1 : donewait);
+}
+
+static void
+bootdone(void)
+{
+	ha.done = true;
+	if (ha.st == AWAIT)
+		announce();
+}
+
+/* QEMU was reset: the guest boots again and nothing of it can be reached. */
+static void
+rebooted(void)
+{
+	if (!ha.greeted)
+		return;
+	info("The guest reboots");
+	ha.done = ha.stuck = false;
+	ha.stage = 0;
+	ha.retry = retryfirst;
+	killkid(KMASTER, SIGTERM);
+	killkid(KWAITER, SIGTERM);
+	hastate(ABOOT, silentwait);
+}
+
+static void
+power(void)
+{
+	info("Shutting down QEMU with the power button");
+	hastate(APOWER, powerwait);
+	if (qmpsend(&ha.qmp, "system_powerdown") < 0)
+		hastate(APOWER, 1);     /* no monitor: the next step at once */
+}
+
+static void
+quit(void)
+{
+	warn("The guest did not power off; asking QEMU to quit");
+	hastate(AQUIT, quitwait);
+	if (qmpsend(&ha.qmp, "quit") < 0)
+		hastate(AQUIT, 1);
+}
+
+static void
+hardkill(void)
+{
+	warn("QEMU did not exit, forcibly killing QEMU");
+	killkid(KQEMU, SIGKILL);
+	hastate(AKILL, 0);
+}
+
+/* QEMU has exited: the master follows, or is made to. */
+static void
+gone(void)
+{
+	if (ha.st < APOWER)
+		info("Driver stopped: %s", ha.whygone ? ha.whygone : "QEMU exited by itself");
+	killkid(KMASTER, SIGTERM);
+	killkid(KWAITER, SIGTERM);
+	killkid(KSIDE, SIGTERM);
+	hastate(ACLEAN, 500);
+}
+
+/* The guest cannot boot: say so and end it while it has not been of use yet. */
+static void
+broken(void)
+{
+	if (ha.running)
+		return;
+	hastate(AQUIT, quitwait);
+	if (qmpsend(&ha.qmp, "quit") < 0)
+		hastate(AQUIT, 1);
+}
+
+static void
+askdone(void)
+{
+	hastate(AWAIT, 0);
+	startwaiter();
+}
+
+static void
+cleanend(void)
+{
+	killkid(KMASTER, SIGKILL);
+	killkid(KWAITER, SIGKILL);
+	killkid(KSIDE, SIGKILL);
+	ha.deadline = 0;
+}
+
+static void (*const act[NASTATE][NAEVENT])(void) = {
+	/*            word     master   lost     done      reset     stop      gone      time      broken */
+	[ABOOT]  = { login,   sshup,   nothing, bootdone, rebooted, power,    gone,     login,    broken  },
+	[ALOGIN] = { login,   sshup,   relogin, bootdone, rebooted, power,    gone,     login,    broken  },
+	[AWAIT]  = { nothing, nothing, relogin, bootdone, rebooted, power,    gone,     askdone,  broken  },
+	[AUP]    = { nothing, nothing, relogin, bootdone, rebooted, power,    gone,     nothing,  nothing },
+	[APOWER] = { nothing, nothing, nothing, nothing,  nothing,  quit,     gone,     quit,     nothing },
+	[AQUIT]  = { nothing, nothing, nothing, nothing,  nothing,  hardkill, gone,     hardkill, nothing },
+	[AKILL]  = { nothing, nothing, nothing, nothing,  nothing,  nothing,  gone,     hardkill, nothing },
+	[ACLEAN] = { nothing, nothing, nothing, nothing,  nothing,  nothing,  nothing,  cleanend, nothing },
+};
+
+static void
+haevent(enum aevent ev)
+{
+	act[ha.st][ev]();
+}
+
+/* ---- what comes in ---- */
+
+/* The last lines of the console, for whoever reads the log. */
+static void
+consoletail(void)
+{
+	struct buf b = { 0 };
+	char *p, *line;
+	off_t end = lseek(ha.serial, 0, SEEK_CUR), from = end > 16384 ? end - 16384 : 0;
+	int n = 0;
+
+	b.s = xrealloc(NULL, 1, (b.cap = 16385));
+	if ((b.len = (size_t)pread(ha.serial, b.s, (size_t)(end - from), from)) > 16384)
+		b.len = 0;
+	b.s[b.len] = '\0';
+	chomp(b.s);
+	for (p = b.s + strlen(b.s); p > b.s && n < consolelines; p--)
+		n += p[-1] == '\n';
+	for (p += p > b.s; (line = strsep(&p, "\n")); ) {
+		struct buf out = { 0 };
+		bufsafe(&out, chomp(line), strlen(line));
+		if (out.len)
+			error("console: %s", out.s);
+		buffree(&out);
+	}
+	buffree(&b);
+}
+
+/* A line of the console, or the end of one that has no newline yet. */
+static void
+consoleline(const char *s, bool whole)
+{
+	struct buf b = { 0 };
+	const struct word *w;
+	size_t i;
+
+	for (i = 0; i < LEN(consolewords) && !strstr(s, consolewords[i].text); i++)
+		;
+	if (i == LEN(consolewords))
+		return;
+	w = &consolewords[i];
+	if (!whole && w->means != WSTUCK)
+		return;
+	switch (w->means) {
+	case WSSH:
+		haevent(EWORD);
+		break;
+	case WDONE:
+		if ((s = strrchr(s, ' ')) && strcmp(s, " 0") != 0 && !ha.done)
+			warn("The boot script of the guest reports a failure (hint: see %s)", bq(keep("%s/serial.log", ha.dir)));
+		haevent(EDONE);
+		break;
+	case WSTAGE:
+		if (i <= ha.stage || ha.running)
+			break;
+		/* stages come in the order of the table */
+		ha.stage = i;
+		info("Boot stage: %s (%lld.%lld s)", w->say, (now() - ha.t0) / 1000, (now() - ha.t0) / 100 % 10);
+		break;
+	case WPANIC:
+	case WSTUCK:
+		if (ha.stuck)
+			break;
+		ha.stuck = true;
+		bufsafe(&b, s, strlen(s));
+		haerror(keep("%s: %s", w->say, b.s ? b.s : ""));
+		buffree(&b);
+		consoletail();
+		haevent(EBROKEN);
+		break;
+	}
+}
+
+/* Follow serial.log from where we are. */
+static void
+readconsole(void)
+{
+	char chunk[4096];
+	ssize_t n, i;
+	off_t at;
+
+	while ((n = read(ha.serial, chunk, sizeof chunk)) > 0) {
+		for (i = 0; i < n; i++)
+			if (chunk[i] == '\n' || chunk[i] == '\r' || ha.line.len > 4000) {
+				if (ha.line.len)
+					consoleline(ha.line.s, true);
+				ha.line.len = 0;
+			} else if (chunk[i])
+				bufputc(&ha.line, chunk[i]);
+		if (ha.line.len)
+			consoleline(ha.line.s, false);
+	}
+	/* QEMU appends, so cutting the file restarts it at nothing */
+	if ((at = lseek(ha.serial, 0, SEEK_CUR)) > serialcap && ftruncate(ha.serial, 0) == 0)
+		(void)lseek(ha.serial, 0, SEEK_SET);
+}
+
+static void
+qmpobject(const struct ynode *o)
+{
+	const struct ynode *ev = yget(o, "event"), *v = ypath(o, "QMP.version.qemu");
+	const char *name = ev && ev->kind == Y_STR ? ev->s : "";
+
+	if (v) {
+		const struct ynode *major = yget(v, "major"), *minor = yget(v, "minor");
+		if (major && minor && major->i * 100 + minor->i < 602)
+			warn("QEMU %lld.%lld is too old, 6.2.0 or later is recommended", major->i, minor->i);
+		(void)qmpsend(&ha.qmp, "qmp_capabilities");
+		ha.greeted = true;
+		if (ha.st == APOWER)    /* asked to stop before QEMU listened */
+			(void)qmpsend(&ha.qmp, "system_powerdown");
+	} else if (strcmp(name, "SHUTDOWN") == 0) {
+		debug("QEMU: shutdown");
+		if (ypath(o, "data.guest") && ypath(o, "data.guest")->i)
+			ha.whygone = "the guest powered off";
+	} else if (strcmp(name, "RESET") == 0 && ypath(o, "data.guest") && ypath(o, "data.guest")->i)
+		haevent(ERESET);
+}
+
+static void
+readinotify(void)
+{
+	_Alignas(struct inotify_event) char chunk[4096];
+	const struct inotify_event *e;
+	ssize_t n, at;
+	bool console = false, sock = false;
+
+	while ((n = read(ha.inotify, chunk, sizeof chunk)) > 0)
+		for (at = 0; at < n; at += (ssize_t)(sizeof *e + e->len)) {
+			e = (const struct inotify_event *)(const void *)(chunk + at);
+			console |= e->wd == ha.wdserial;
+			sock |= e->wd == ha.wddir && e->len && strcmp(e->name, "ssh.sock") == 0;
+		}
+	if (console)
+		readconsole();
+	/* ssh links its listening socket to this name when it is logged in */
+	if (sock && !ha.mastersup && ha.kids[KMASTER].pidfd >= 0 &&
+	    socketowner(ha.sshsock) == ha.kids[KMASTER].pid)
+		haevent(EMASTER);
+}
+
+static void
+readsignal(void)
+{
+	char c;
+
+	while (read(ha.sig[0], &c, 1) == 1) {
+		info("Received %s, shutting down the host agent", c == SIGINT ? "SIGINT" : "SIGTERM");
+		ha.asked = true;
+		haevent(ESTOP);
+	}
+}
+
+static void
+agentsignal(int sig)
+{
+	int e = errno;
+	char c = (char)sig;
+
+	if (write(ha.sig[1], &c, 1) < 0) {
+		/* full: two are as good as three */
+	}
+	errno = e;
+}
+
+static void
+kidended(enum kid k)
+{
+	int st = reapkid(k);
+
+	switch (k) {
+	case KQEMU:
+		if (st && !(WIFSIGNALED(st) && ha.st == AKILL))
+			error("QEMU %s %d (hint: its last words are above)", WIFSIGNALED(st) ? "was killed by signal" : "exited with status",
+			    WIFSIGNALED(st) ? WTERMSIG(st) : WEXITSTATUS(st));
+		if (st && !ha.greeted && ha.sandbox) {
+			/* some builds lack seccomp; a second failure is another's fault */
+			warn("Trying again without QEMU's sandbox");
+			ha.sandbox = false;
+			qmpclose(&ha.qmp);
+			if (startqemu() == 0)
+				return;
+		}
+		readconsole();
+		haevent(EGONE);
+		break;
+	case KMASTER:
+		ha.mastersup = false;
+		haevent(ELOST);
+		break;
+	case KWAITER:
+		haevent(WIFEXITED(st) && WEXITSTATUS(st) == 0 ? EDONE : EMASTER);
+		if (!ha.done && ha.st == AWAIT)
+			hastate(AWAIT, donewait);
+		break;
+	case KSIDE:
+		if (ha.st == ALOGIN) {
+			(void)unlink(ha.sshsock);
+			startmaster();
+		}
+		break;
+	case NKID:
+		break;
+	}
+}
+
+/* GET /v1/info, spec/cli.md 11.2.  One small request, one answer, closed. */
+static void
+answer(struct client *cl)
+{
+	struct buf b = { 0 }, body = { 0 };
+	const char *code = "200 OK";
+
+	if (startswith(cl->req, "GET /v1/info "))
+		bufprintf(&body, "{\"sshLocalPort\":%lld}", ha.port);
+	else if (startswith(cl->req, "GET /v1/screenshot")) {
+		code = "501 Not Implemented";
+		bufputs(&body, "{\"message\":\"driver \\\"qemu\\\": driver does not support screenshots\"}");
+	} else {
+		code = strstr(cl->req, " /v1/info ") ? "405 Method Not Allowed" : "404 Not Found";
+		bufprintf(&body, "{\"message\":\"%s\"}", code + 4);
+	}
+	bufprintf(&b, "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
+	    code, body.len, body.s);
+	(void)send(cl->fd, b.s, b.len, MSG_NOSIGNAL|MSG_DONTWAIT);     /* far below a socket's buffer */
+	buffree(&b);
+	buffree(&body);
+}
+
+static void
+dropclient(struct client *cl)
+{
+	close(cl->fd);
+	*cl = (struct client){ .fd = -1 };
+}
+
+static void
+readclient(struct client *cl)
+{
+	ssize_t n = recv(cl->fd, cl->req + cl->n, sizeof cl->req - 1 - cl->n, MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n > 0)
+		cl->req[cl->n += (size_t)n] = '\0';
+	if (n > 0 && !strstr(cl->req, "\r\n\r\n") && cl->n < sizeof cl->req - 1)
+		return;
+	if (n > 0)
+		answer(cl);
+	dropclient(cl);
+}
+
+static void
+acceptclient(void)
+{
+	int fd = accept4(ha.listener, NULL, NULL, SOCK_CLOEXEC|SOCK_NONBLOCK);
+	size_t i;
+
+	for (i = 0; i < NCLIENT && ha.client[i].fd >= 0; i++)
+		;
+	if (fd < 0)
+		return;
+	if (i == NCLIENT)       /* the oldest one has had its time */
+		dropclient(&ha.client[i = 0]);
+	ha.client[i].fd = fd;
+	ha.client[i].deadline = now() + requestwait;
+}
+
+/* ---- the loop ---- */
+
+/* Milliseconds to the nearest deadline, -1 when there is none. */
+static int
+untilnext(void)
+{
+	long long d = ha.deadline, t = now();
+	size_t i;
+
+	for (i = 0; i < NCLIENT; i++)
+		if (ha.client[i].fd >= 0 && (!d || ha.client[i].deadline < d))
+			d = ha.client[i].deadline;
+	return !d ? -1 : d <= t ? 0 : d - t > INT_MAX ? INT_MAX : (int)(d - t);
+}
+
+static void
+expire(void)
+{
+	long long t = now();
+	size_t i;
+
+	for (i = 0; i < NCLIENT; i++)
+		if (ha.client[i].fd >= 0 && ha.client[i].deadline <= t)
+			dropclient(&ha.client[i]);
+	if (ha.deadline && ha.deadline <= t) {
+		ha.deadline = 0;
+		haevent(ELATE);
+	}
+}
+
+enum { PSIG, PQMP, PINOTIFY, PLISTEN, PKID, PCLIENT = PKID + NKID, NPOLL = PCLIENT + NCLIENT };
+
+static bool
+alldead(void)
+{
+	size_t i;
+
+	for (i = 0; i < NKID; i++)
+		if (ha.kids[i].pidfd >= 0)
+			return false;
+	return true;
+}
+
+static void
+agentloop(void)
+{
+	struct pollfd p[NPOLL];
+	int i;
+
+	while (ha.st != ACLEAN || !alldead()) {
+		for (i = 0; i < NPOLL; i++)
+			p[i].events = POLLIN;
+		p[PSIG].fd = ha.sig[0];
+		p[PQMP].fd = ha.qmp.fd;
+		p[PINOTIFY].fd = ha.inotify;
+		p[PLISTEN].fd = ha.listener;
+		for (i = 0; i < NKID; i++)
+			p[PKID + i].fd = ha.kids[i].pidfd;
+		for (i = 0; i < NCLIENT; i++)
+			p[PCLIENT + i].fd = ha.client[i].fd;
+		if (poll(p, NPOLL, untilnext()) < 0) {
+			if (errno == EINTR)
+				continue;
+			die("poll:");
+		}
+		if (p[PSIG].revents)
+			readsignal();
+		if (p[PQMP].revents && qmpread(&ha.qmp, qmpobject) < 0)
+			qmpclose(&ha.qmp);
+		if (p[PINOTIFY].revents)
+			readinotify();
+		for (i = 0; i < NKID; i++)
+			if (p[PKID + i].revents && p[PKID + i].fd == ha.kids[i].pidfd)
+				kidended((enum kid)i);
+		for (i = 0; i < NCLIENT; i++)
+			if (p[PCLIENT + i].revents && p[PCLIENT + i].fd == ha.client[i].fd)
+				readclient(&ha.client[i]);
+		if (p[PLISTEN].revents)
+			acceptclient();
+		expire();
+	}
+}
+
+/* Hold ha.pid's lock for life.  A POSIX lock, as QEMU's: F_GETLK tells the
+ * holder's pid, and it is never handed to children. */
+static void
+lockpid(const char *path)
+{
+	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int fd = open(path, O_RDWR|O_CREAT|O_CLOEXEC|O_NOFOLLOW, 0644);
+	const char *text = keep("%ld\n", (long)getpid());
+
+	if (fd < 0)
+		die("create %s:", path);
+	if (fcntl(fd, F_SETLK, &fl) < 0)
+		die("another hostagent may already be running with pid %ld (pidfile %s)", (long)lockholder(path), bq(path));
+	if (ftruncate(fd, 0) < 0 || writeall(fd, text, strlen(text)) < 0)
+		die("write %s:", path);
+}
+
+/* Make or find the VM.  With QEMU running, nothing of it is touched. */
+static int
+agentstart(const struct inst *in)
+{
+	const char *log = keep("%s/serial.log", ha.dir);
+	int flags = O_RDWR|O_CREAT|O_CLOEXEC|O_NOFOLLOW;
+
+	ha.adopted = in->driver != 0;
+	ha.port = ha.adopted ? portofconfig(ha.dir) : chooseport(ha.c);
+	if ((ha.serial = open(log, ha.adopted ? flags : flags|O_TRUNC, 0600)) < 0)
+		die("open %s:", log);
+	if ((ha.inotify = inotify_init1(IN_CLOEXEC|IN_NONBLOCK)) < 0 ||
+	    (ha.wdserial = inotify_add_watch(ha.inotify, log, IN_MODIFY)) < 0 ||
+	    (ha.wddir = inotify_add_watch(ha.inotify, ha.dir, IN_CREATE|IN_MOVED_TO)) < 0)
+		die("inotify on %s (raise fs.inotify.max_user_instances):", ha.dir);
+	ha.retry = retryfirst;
+	if (ha.adopted) {
+		info("Adopting the running VM (QEMU process %ld)", (long)in->driver);
+		ha.qmp.fd = connectunix(keep("%s/ha.qmp", ha.dir), SOCK_NONBLOCK);
+		if (ha.qmp.fd < 0)
+			warn("connect to %s/ha.qmp:", ha.dir);
+		watchkid(KQEMU, in->driver, false);
+		ha.t0 = now();
+		hastate(ABOOT, 1000);
+		emit(false);
+		readconsole();
+		return 0;
+	}
+	sshkeygen(keep("%s/ssh_host_ed25519_key", ha.dir), guesthostname(ha.c->name));
+	if (writecidata(ha.c) < 0 || writesshconfig(ha.c, ha.port) < 0)
+		return -1;
+	(void)unlink(keep("%s/ssh.sock", ha.dir));
+	(void)unlink(keep("%s/qemu.pid", ha.dir));
+	ha.sandbox = true;
+	hastate(ABOOT, silentwait);
+	if (startqemu() < 0)
+		return -1;
+	emit(false);
+	return 0;
+}
+
+/* The host agent of an instance: its whole life. */
+static int
+agentmain(const char *name)
+{
+	static const char *const temps[] = { "ha.sock", "ha.qmp", "qmp.sock", "serial.sock", "ssh.sock", "qemu.pid", "ha.pid" };
+	struct rlimit none = { 0, 0 };
+	struct inst in;
+	size_t i;
+
+	for (i = 0; i < NKID; i++)
+		ha.kids[i].pidfd = -1;
+	for (i = 0; i < NCLIENT; i++)
+		ha.client[i].fd = -1;
+	ha.qmp.fd = ha.serial = -1;
+	if (inspect(&in, name) < 0)
+		die("instance %s does not exist", bq(name));
+	if (!in.loaded)
+		die("instance %s has configuration errors: %s", bq(name), in.errs.v[0]);
+	ha.c = &in.conf;
+	ha.dir = in.dir;
+	ha.sshconfig = keep("%s/ssh.config", ha.dir);
+	ha.sshsock = keep("%s/ssh.sock", ha.dir);
+	ha.hostname = guesthostname(name);
+	(void)setrlimit(RLIMIT_CORE, &none);    /* a core of QEMU's holds the guest's memory */
+	lockpid(keep("%s/ha.pid", ha.dir));
+	if (cloexecpipe(ha.sig) < 0 || fcntl(ha.sig[0], F_SETFL, O_NONBLOCK) < 0 || fcntl(ha.sig[1], F_SETFL, O_NONBLOCK) < 0)
+		die("pipe:");
+	catchsignals(agentsignal);
+	signal(SIGHUP, SIG_IGN);
+	ha.listener = listenunix(keep("%s/ha.sock", ha.dir));
+	info("hostagent socket created at %s/ha.sock", ha.dir);
+	if (agentstart(&in) == 0)
+		agentloop();
+	else
+		ha.st = ACLEAN;
+	emit(true);
+	for (i = 0; i < LEN(temps); i++)        /* ha.pid last: it says that we are here */
+		(void)unlink(keep("%s/%s", ha.dir, temps[i]));
+	return ha.asked || ha.whygone ? 0 : 1;
+}
+
+/* ---- 17. Following a start ------------------------------------------------------------------ */
+
+/* start and stop read what the host agent writes: inotify says when, the
+ * agent's pidfd says that it is over.  Bytes are read once, from an offset. */
+
+enum outcome { FRUNNING, FDEGRADED, FEXITED, FTIMEOUT, FINTERRUPTED };
+static struct {
+	int ev, log;                    /* ha.stdout.log, ha.stderr.log, to read */
+	int evout, logout;              /* the same for the agent: an offset of their own */
+	struct buf evline, logline;
+	bool running, degraded, quiet;
+	long long port;
+	char *last;                     /* last status, as JSON */
+	char *stage;                    /* what the status line says */
+} fol;
+
+/* Open both logs.  anew: empty them first; else go on from from_end or start. */
+static void
+followopen(const char *dir, bool anew, bool fromend)
+{
+	int flags = O_WRONLY|O_CREAT|O_CLOEXEC|O_APPEND|O_NOFOLLOW | (anew ? O_TRUNC : 0);
+	const char *a = keep("%s/ha.stdout.log", dir), *b = keep("%s/ha.stderr.log", dir);
+
+	if ((fol.evout = open(a, flags, 0644)) < 0 || (fol.ev = open(a, O_RDONLY|O_CLOEXEC)) < 0)
+		die("open %s:", a);
+	if ((fol.logout = open(b, flags, 0644)) < 0 || (fol.log = open(b, O_RDONLY|O_CLOEXEC)) < 0)
+		die("open %s:", b);
+	if (fromend) {
+		(void)lseek(fol.ev, 0, SEEK_END);
+		(void)lseek(fol.log, 0, SEEK_END);
+	}
+}
+
+/* A line of ha.stderr.log: JSON of ours, or a raw word of QEMU or ssh. */
+static void
+followlog(const char *s)
+{
+	struct ydoc d = { 0 };
+	struct field f[8] = { { NULL, NULL } };
+	const struct ynode *m, *lv, *n;
+	struct buf b = { 0 };
+	size_t i, nf = 0;
+
+	if (yparsejson(&d, s, strlen(s)) < 0 || !(m = yget(d.root, "msg")) || m->kind != Y_STR ||
+	    !(lv = yget(d.root, "level")) || lv->kind != Y_STR) {
+		bufputs(&b, "[hostagent] ");
+		bufsafe(&b, s, strlen(s));
+		logline(INFO, NULL, b.s);
+	} else {
+		for (i = 0; i < LEN(levels) - 1 && strcmp(levels[i].name, lv->s) != 0; i++)
+			;
+		for (n = d.root->first; n && nf < LEN(f) - 1; n = n->next)
+			if (n->kind == Y_STR && strcmp(ykey(n), "msg") && strcmp(ykey(n), "level") && strcmp(ykey(n), "time"))
+				f[nf++] = (struct field){ ykey(n), n->s };
+		f[nf].key = NULL;
+		bufprintf(&b, "[hostagent] %s", m->s);
+		logline(i > ERROR ? ERROR : (enum level)i, f, b.s);
+		if (startswith(m->s, "Boot stage: ")) {
+			free(fol.stage);
+			fol.stage = strdup(m->s + strlen("Boot stage: "));
+			if (fol.stage)
+				fol.stage[strcspn(fol.stage, "(")] = '\0';
+		}
+	}
+	yfree(&d);
+	buffree(&b);
+}
+
+/* A line of ha.stdout.log. */
+static void
+followevent(const char *s)
+{
+	struct ydoc d = { 0 };
+	const struct ynode *st, *n;
+	struct buf b = { 0 };
+
+	if (yparsejson(&d, s, strlen(s)) == 0 && (st = yget(d.root, "status"))) {
+		if ((n = yget(st, "sshLocalPort")) && n->i && !fol.port) {
+			fol.port = n->i;
+			if (!fol.quiet)
+				info("SSH Local Port: %lld", fol.port);
+		}
+		if ((n = yget(st, "errors"))) {
+			yjson(&b, n, 0);
+			if (!fol.quiet)
+				error("%s", b.s);
+			b.len = 0;
+		}
+		fol.running = (n = yget(st, "running")) && n->i;
+		fol.degraded = (n = yget(st, "degraded")) && n->i;
+		free(fol.last);
+		yjson(&b, st, 0);
+		fol.last = strdup(b.s);
+		buffree(&b);
+	}
+	yfree(&d);
+}
+
+/* Read what is new in a log, a whole line at a time.  True when there was any. */
+static bool
+followread(int fd, struct buf *line, void (*fn)(const char *))
+{
+	char chunk[4096];
+	ssize_t n, i;
+	bool any = false;
+
+	while ((n = read(fd, chunk, sizeof chunk)) > 0)
+		for (i = 0; i < n; i++)
+			if (chunk[i] != '\n') {
+				bufputc(line, chunk[i]);
+			} else {
+				any = true;
+				if (line->len)
+					fn(line->s);
+				line->len = 0;
+			}
+	return any;
+}
+
+/* Follow until the instance runs (start) or its agent has ended (stop). */
+static enum outcome
+follow(const char *dir, int pidfd, bool tostop, long long limit)
+{
+	char chunk[4096];
+	struct pollfd p[2];
+	long long end = now() + limit, left, tick;
+	int in = inotify_init1(IN_CLOEXEC|IN_NONBLOCK);
+	bool over = false;
+
+	if (in < 0 || inotify_add_watch(in, keep("%s/ha.stdout.log", dir), IN_MODIFY) < 0 ||
+	    inotify_add_watch(in, keep("%s/ha.stderr.log", dir), IN_MODIFY) < 0)
+		die("inotify on %s (raise fs.inotify.max_user_instances):", dir);
+	for (;;) {
+		(void)followread(fol.log, &fol.logline, followlog);
+		while (followread(fol.ev, &fol.evline, followevent))
+			;
+		if (fol.running && !tostop)
+			break;
+		if (over)
+			break;
+		if (gotsig || (left = end - now()) <= 0)
+			break;
+		if (!tostop)
+			status("%s", fol.stage ? fol.stage : "starting");
+		p[0] = (struct pollfd){ .fd = in, .events = POLLIN };
+		p[1] = (struct pollfd){ .fd = pidfd, .events = POLLIN };
+		/* a status line counts the seconds; without one nothing wakes us */
+		tick = msg.tty && !tostop && left > 1000 ? 1000 : left;
+		if (poll(p, 2, tick > INT_MAX ? INT_MAX : (int)tick) < 0)
+			continue;
+		while (read(in, chunk, sizeof chunk) > 0)
+			;
+		over = p[1].revents != 0;
+	}
+	close(in);
+	if (fol.running && !tostop)
+		return fol.degraded ? FDEGRADED : FRUNNING;
+	return over ? FEXITED : gotsig ? FINTERRUPTED : FTIMEOUT;
+}
+
+/* limactl itself, for the host agent. */
+static const char *
+selfpath(void)
+{
+	char path[4096];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+
+	if (n < 0)
+		die("readlink /proc/self/exe:");
+	path[n] = '\0';
+	return keep("%s", path);
+}
+
+/* Start the agent of an instance, its output on the two logs; its pidfd. */
+static int
+launchagent(const struct inst *in)
+{
+	struct args a = { 0 };
+	struct job j = { .fd = { NOFD, fol.evout, fol.logout }, .session = true };
+	pid_t pid;
+	int fd;
+
+	arg(&a, "%s", selfpath());
+	if (msg.min <= DEBUG)
+		arg(&a, "--debug");
+	arg(&a, "hostagent");
+	arg(&a, "--pidfile");
+	arg(&a, "%s/ha.pid", in->dir);
+	arg(&a, "--socket");
+	arg(&a, "%s/ha.sock", in->dir);
+	arg(&a, "%s", in->name);
+	j.argv = a.v;
+	if ((pid = spawn(&j)) < 0)
+		die("run %s hostagent:", a.v[0]);
+	if ((fd = pidfdopen(pid)) < 0)
+		die("pidfd_open (Linux 5.3 or later is needed):");
+	argsfree(&a);
+	return fd;
+}
+
+/* Wait for the first event or the agent's end, so that its lock is held. */
+static void
+awaitagent(const char *dir, int pidfd)
+{
+	struct pollfd p[2];
+	struct stat st;
+	int in = inotify_init1(IN_CLOEXEC|IN_NONBLOCK);
+
+	if (in < 0 || inotify_add_watch(in, keep("%s/ha.stdout.log", dir), IN_MODIFY) < 0)
+		die("inotify on %s (raise fs.inotify.max_user_instances):", dir);
+	while (fstat(fol.ev, &st) == 0 && st.st_size == 0 && !gotsig) {
+		p[0] = (struct pollfd){ .fd = in, .events = POLLIN };
+		p[1] = (struct pollfd){ .fd = pidfd, .events = POLLIN };
+		if (poll(p, 2, -1) > 0 && p[1].revents)
+			break;
+		if (fstat(fol.ev, &st) == 0 && st.st_size == 0) {
+			char chunk[512];
+			while (read(in, chunk, sizeof chunk) > 0)
+				;
+		}
+	}
+	close(in);
+}
+
+/* Show why a start failed: the ends of the console and of the agent's log. */
+static void
+showlogs(const char *dir)
+{
+	struct stat st;
+
+	if (stat(keep("%s/serial.log", dir), &st) == 0 && st.st_size > 0) {
+		info("The last lines of %s:", bq(keep("%s/serial.log", dir)));
+		showtail(keep("%s/serial.log", dir), consolelines, "| ");
+	}
+	info("The last lines of %s:", bq(keep("%s/ha.stderr.log", dir)));
+	showtail(keep("%s/ha.stderr.log", dir), 5, "| ");
+}
+
+/* Run an instance: launch or join its agent and follow it.  Dies on failure. */
+static void
+startinstance(struct inst *in, long long limit)
+{
+	const char *hint = keep("(hint: see %s)", bq(keep("%s/ha.stderr.log", in->dir)));
+	int lock = lockfile(in->dir, O_RDONLY|O_DIRECTORY, keep("instance %s", in->name)), pidfd;
+	pid_t agent = lockholder(keep("%s/ha.pid", in->dir));
+
+	if (lock < 0)
+		die("lock %s:", in->dir);
+	if (agent) {
+		info("The instance %s is being started already; following it", bq(in->name));
+		followopen(in->dir, false, false);
+		if ((pidfd = pidfdopen(agent)) < 0)
+			die("watch process %ld:", (long)agent);
+	} else {
+		if (!in->driver) {
+			preparedisk(&in->conf, in->dir);
+			if (gotsig)
+				die("interrupted");
+		}
+		info("Starting the instance %s with internal VM driver `qemu`", bq(in->name));
+		followopen(in->dir, true, false);
+		pidfd = launchagent(in);
+		awaitagent(in->dir, pidfd);
+	}
+	close(lock);
+	switch (follow(in->dir, pidfd, false, limit)) {
+	case FRUNNING:
+		close(pidfd);
+		return;
+	case FDEGRADED:
+		warn("DEGRADED. The VM seems running, but file sharing and port forwarding may not work. %s", hint);
+		die("degraded, status=%s", fol.last);
+	case FEXITED:
+		showlogs(in->dir);
+		if (fol.last)
+			die("exiting, status=%s %s", fol.last, hint);
+		die("host agent process has exited before the VM was launched %s", hint);
+	case FTIMEOUT:
+		showlogs(in->dir);
+		die("did not receive an event with the `running` status within %lld s %s; the VM runs on (`limactl stop %s` ends it)", limit / 1000, hint, in->name);
+	case FINTERRUPTED:
+		die("interrupted; the instance %s goes on starting in the background (`limactl stop %s` ends it)", bq(in->name), in->name);
+	}
+}
+
+/* The last words of a start. */
+static void
+ready(const struct inst *in)
+{
+	char *m, *line;
+
+	if (in->conf.plain)
+		info("READY. Run `ssh -F %s %s` to open the shell.", bq(keep("%s/ssh.config", in->dir)), guesthostname(in->name));
+	else if (strcmp(in->name, "default") == 0)
+		info("READY. Run `lima` to open the shell.");
+	else
+		info("READY. Run `limactl shell %s` to open the shell.", in->name);
+	if (!in->conf.message || !*in->conf.message)
+		return;
+	{
+		const char *const vars[] = { "Name", in->name, "Dir", in->dir, "Hostname", guesthostname(in->name),
+		    "SSHLocalPort", keep("%lld", portofconfig(in->dir)), "LimaHome", host.limahome, NULL };
+		m = keep("%s", expand(&perm, in->conf.message, vars, "message"));
+	}
+	info("Message from the instance %s:", bq(in->name));
+	for (chomp(m); (line = strsep(&m, "\n")); )
+		fprintf(stderr, "%s\n", line);
+}
+
+/* ---- 18. Command line ------------------------------------------------------------------------ */
+
+/* Commands and flags are rows; parser, help and the edits of lima.yaml walk the
+ * same rows.  A flag belongs to the commands whose bits it names. */
+
+enum {
+	GLOBAL = 1 << 0, CREATE = 1 << 1, START = 1 << 2, STOP = 1 << 3, SHELL = 1 << 4, LIST = 1 << 5,
+	DELETE = 1 << 6, VALIDATE = 1 << 7, INFO_ = 1 << 8, AGENT = 1 << 9, HELP = 1 << 10,
+};
+enum ftype { FBOOL, FSTR, FINT, FFLOAT, FDURATION };
+enum flagid {
+	FLOGLEVEL, FLOGFORMAT, FDEBUG, FTTY, FYES, FHELP, FVERSION,
+	FCPUS, FMEMORY, FVMTYPE, FSSHPORT, FARCH, FCONTAINERD, FDISK, FPLAIN, FSHELLPATH,
+	FNAME, FLISTTEMPLATES, FLISTDRIVERS, FTIMEOUTFLAG, FFOREGROUND, FFORCE,
+	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FFILL, FPIDFILE, FSOCKET, NFLAG,
+};
+static const struct flag {
+	const char *name;
+	char ch;
+	enum ftype type;
+	unsigned cmds;
+	const char *yaml, *fmt;         /* the edit of lima.yaml it is */
+	const char *help;
+} flags[] = {
+	[FLOGLEVEL]      = { "log-level", 0, FSTR, GLOBAL, NULL, NULL, "trace, debug, info, warn, error" },
+	[FLOGFORMAT]     = { "log-format", 0, FSTR, GLOBAL, NULL, NULL, "text or json" },
+	[FDEBUG]         = { "debug", 0, FBOOL, GLOBAL, NULL, NULL, "debug messages" },
+	[FTTY]           = { "tty", 0, FBOOL, GLOBAL, NULL, NULL, "allow questions (default: stdout is a terminal)" },
+	[FYES]           = { "yes", 'y', FBOOL, GLOBAL, NULL, NULL, "same as --tty=false" },
+	[FHELP]          = { "help", 'h', FBOOL, GLOBAL, NULL, NULL, "help for the command" },
+	[FVERSION]       = { "version", 'v', FBOOL, HELP, NULL, NULL, "version" },
+	[FCPUS]          = { "cpus", 0, FINT, CREATE|START, "cpus", "%s", "number of CPUs" },
+	[FMEMORY]        = { "memory", 0, FFLOAT, CREATE|START, "memory", "%sGiB", "memory in GiB" },
+	[FVMTYPE]        = { "vm-type", 0, FSTR, CREATE|START, "vmType", "%s", "qemu" },
+	[FSSHPORT]       = { "ssh-port", 0, FINT, CREATE|START, "ssh.localPort", "%s", "port of ssh on 127.0.0.1 (0: any)" },
+	[FARCH]          = { "arch", 0, FSTR, CREATE|START, "arch", "%s", "machine architecture of a new instance" },
+	[FCONTAINERD]    = { "containerd", 0, FSTR, CREATE|START, NULL, NULL, "user, system, user+system or none, for a new instance" },
+	[FDISK]          = { "disk", 0, FFLOAT, CREATE|START, "disk", "%sGiB", "disk size in GiB" },
+	[FPLAIN]         = { "plain", 0, FBOOL, CREATE|START, "plain", "%s", "a user and ssh, nothing else (new instance)" },
+	[FNAME]          = { "name", 0, FSTR, CREATE|START, NULL, NULL, "name of the instance" },
+	[FLISTTEMPLATES] = { "list-templates", 0, FBOOL, CREATE|START, NULL, NULL, "print the template names" },
+	[FLISTDRIVERS]   = { "list-drivers", 0, FBOOL, CREATE|START, NULL, NULL, "print the driver names" },
+	[FTIMEOUTFLAG]   = { "timeout", 0, FDURATION, START, NULL, NULL, "wait so long for Running (default 10m0s)" },
+	[FFOREGROUND]    = { "foreground", 0, FBOOL, START, NULL, NULL, "become the host agent" },
+	[FFORCE]         = { "force", 'f', FBOOL, STOP|DELETE, NULL, NULL, "do not wait for the guest" },
+	[FSHELLPATH]     = { "shell", 0, FSTR, CREATE|START, "user.shell", "%s", "login shell in the guest" },
+	[FSHELL]         = { "shell", 0, FSTR, SHELL, NULL, NULL, "shell to run, e.g. /bin/bash" },
+	[FWORKDIR]       = { "workdir", 0, FSTR, SHELL, NULL, NULL, "directory to start in" },
+	[FINSTANCE]      = { "instance", 0, FSTR, SHELL, NULL, NULL, NULL },
+	[FFORMAT]        = { "format", 'f', FSTR, LIST, NULL, NULL, "table, json, or a template like '{{.Name}}'" },
+	[FJSON]          = { "json", 0, FBOOL, LIST, NULL, NULL, "same as --format json" },
+	[FQUIET]         = { "quiet", 'q', FBOOL, LIST, NULL, NULL, "names only" },
+	[FFILL]          = { "fill", 0, FBOOL, VALIDATE, NULL, NULL, "print the configuration with its defaults" },
+	[FPIDFILE]       = { "pidfile", 'p', FSTR, AGENT, NULL, NULL, NULL },
+	[FSOCKET]        = { "socket", 0, FSTR, AGENT, NULL, NULL, NULL },
+};
+_Static_assert(LEN(flags) == NFLAG, "a row for every flag");
+
+static struct { bool set, b; const char *s; long long n; } opt[NFLAG];
+
+struct cmd {
+	const char *name, *alias;
+	unsigned bit;
+	int min, max;                   /* arguments; max -1: any number */
+	const char *args, *help;        /* help NULL: hidden */
+	int (*run)(int argc, char *argv[]);
+};
+static const struct cmd *findcmd(const char *name);
+
+static bool
+boolword(const char *s, bool *out)
+{
+	static const char *const t[] = { "1", "t", "T", "TRUE", "true", "True" }, *const f[] = { "0", "f", "F", "FALSE", "false", "False" };
+	size_t i;
+
+	for (i = 0; i < LEN(t); i++)
+		if (strcmp(s, t[i]) == 0 || strcmp(s, f[i]) == 0) {
+			*out = strcmp(s, t[i]) == 0;
+			return true;
+		}
+	return false;
+}
+
+/* 90s, 1h30m, 1.5h, 0: milliseconds.  False when it is no duration. */
+static bool
+duration(const char *s, long long *out)
+{
+	double total = 0, v;
+	char *end;
+
+	if (strcmp(s, "0") == 0)
+		return *out = 0, true;
+	if (!isdigit((unsigned char)*s) && *s != '.')
+		return false;
+	while (*s) {
+		if (!isdigit((unsigned char)*s) && *s != '.')
+			return false;
+		v = strtod(s, &end);
+		if (startswith(end, "ms"))
+			end += 2;
+		else if (*end == 's' || *end == 'm' || *end == 'h')
+			v *= *end == 's' ? 1000 : *end == 'm' ? 60000 : 3600000, end++;
+		else
+			return false;
+		total += v;
+		s = end;
+	}
+	*out = (long long)total;
+	return total < 1e15;
+}
+
+/* Take a flag's value. */
+static void
+setflag(enum flagid id, const char *val)
+{
+	const struct flag *f = &flags[id];
+	const char *shown = f->ch ? keep("-%c, --%s", f->ch, f->name) : keep("--%s", f->name), *why = NULL;
+	char *end;
+
+	opt[id].set = true;
+	opt[id].s = val;
+	if (f->type == FBOOL && !boolword(val, &opt[id].b))
+		why = keep("strconv.ParseBool: parsing \"%s\": invalid syntax", val);
+	else if (f->type == FINT && parsenum(val, LLONG_MIN, LLONG_MAX, &opt[id].n) < 0)
+		why = keep("strconv.ParseInt: parsing \"%s\": invalid syntax", val);
+	else if (f->type == FDURATION && !duration(val, &opt[id].n))
+		why = keep("time: invalid duration \"%s\"", val);
+	else if (f->type == FFLOAT && (!isdigit((unsigned char)val[*val == '.']) || (strtof(val, &end), *end)))
+		why = keep("strconv.ParseFloat: parsing \"%s\": invalid syntax", val);
+	if (why)
+		die("invalid argument \"%s\" for \"%s\" flag: %s", val, shown, why);
+}
+
+static int
+flagbyname(const char *name, size_t len, unsigned cmds)
+{
+	int i;
+
+	for (i = 0; i < NFLAG; i++)
+		if ((flags[i].cmds & cmds) && strlen(flags[i].name) == len && strncmp(flags[i].name, name, len) == 0)
+			return i;
+	return -1;
+}
+
+/* Parse one flag word; the number of words it took. */
+static int
+parseflag(char *argv[], unsigned cmds)
+{
+	const char *w = argv[0], *eq;
+	int id, i;
+
+	if (w[1] == '-') {
+		eq = strchr(w, '=');
+		id = flagbyname(w + 2, eq ? (size_t)(eq - w - 2) : strlen(w + 2), cmds);
+		if (id < 0)
+			die("unknown flag: %.*s", eq ? (int)(eq - w) : (int)strlen(w), w);
+		if (eq || flags[id].type == FBOOL) {
+			setflag((enum flagid)id, eq ? eq + 1 : "true");
+			return 1;
+		}
+		if (!argv[1])
+			die("flag needs an argument: --%s", flags[id].name);
+		setflag((enum flagid)id, argv[1]);
+		return 2;
+	}
+	for (i = 1; w[i]; i++) {
+		for (id = 0; id < NFLAG && !((flags[id].cmds & cmds) && flags[id].ch == w[i]); id++)
+			;
+		if (id == NFLAG)
+			die("unknown shorthand flag: '%c' in %s", w[i], w);
+		if (flags[id].type == FBOOL) {
+			setflag((enum flagid)id, w[i + 1] == '=' ? w + i + 2 : "true");
+			if (w[i + 1] == '=')
+				return 1;
+			continue;
+		}
+		if (w[i + 1])
+			setflag((enum flagid)id, w + i + 1 + (w[i + 1] == '='));
+		else if (argv[1])
+			setflag((enum flagid)id, argv[1]);
+		else
+			die("flag needs an argument: '%c' in %s", w[i], w);
+		return w[i + 1] ? 1 : 2;
+	}
+	return 1;
+}
+
+/* Parse the words after the program's name: the command, its flags and its
+ * arguments, which are left in argv[0..*argc).  NULL: no command was named. */
+static const struct cmd *
+parseargs(int *argc, char *argv[])
+{
+	const struct cmd *c = NULL;
+	int i = 0, n = 0;
+
+	while (i < *argc) {
+		if (argv[i][0] == '-' && argv[i][1] && strcmp(argv[i], "--") != 0) {
+			i += parseflag(argv + i, GLOBAL | (c ? c->bit : (unsigned)HELP));
+		} else if (!c) {
+			if (!(c = findcmd(argv[i])))
+				return NULL;
+			i++;
+		} else if (strcmp(argv[i], "--") == 0) {
+			/* shell drops one -- itself when it stands after the instance */
+			for (i++; i < *argc; i++)
+				argv[n++] = argv[i];
+		} else {
+			argv[n++] = argv[i++];
+			if (c->bit == SHELL)    /* the rest is the command */
+				while (i < *argc)
+					argv[n++] = argv[i++];
+		}
+	}
+	argv[n] = NULL;
+	*argc = n;
+	return c;
+}
+
+/* Apply what the global flags say. */
+static void
+globalflags(void)
+{
+	static const struct { const char *name; enum level lv; } names[] = {
+		{ "trace", TRACE }, { "debug", DEBUG }, { "info", INFO }, { "warn", WARN }, { "warning", WARN },
+		{ "error", ERROR }, { "fatal", FATAL }, { "panic", PANIC },
+	};
+	size_t i;
+
+	if (opt[FLOGFORMAT].set) {
+		msg.json = strcmp(opt[FLOGFORMAT].s, "json") == 0;
+		if (!msg.json && strcmp(opt[FLOGFORMAT].s, "text") != 0)
+			die("unsupported log-format: %s", bq(opt[FLOGFORMAT].s));
+	}
+	if (opt[FDEBUG].b)
+		msg.min = DEBUG;
+	if (opt[FLOGLEVEL].set && *opt[FLOGLEVEL].s) {
+		for (i = 0; i < LEN(names) && strcasecmp(names[i].name, opt[FLOGLEVEL].s) != 0; i++)
+			;
+		if (i == LEN(names))
+			die("not a valid logrus Level: \"%s\"", opt[FLOGLEVEL].s);
+		msg.min = names[i].lv;
+	}
+	if (opt[FTTY].set && opt[FYES].set)
+		die("cannot use both --tty and --yes flags at the same time");
+}
+
+/* The edits of lima.yaml that flags ask for, in the order of their rows.  The
+ * text itself when there are none. */
+static const char *
+applyflags(const char *text, bool existing, const char *name)
+{
+	struct ydoc d = { 0 };
+	struct buf out = { 0 };
+	const char *r, *m;
+	bool any = false;
+	int i;
+
+	for (i = 0; i < NFLAG; i++)
+		any |= opt[i].set && (flags[i].yaml || i == FCONTAINERD);
+	if (!any)
+		return text;
+	if (yparse(&d, text, strlen(text)) < 0)
+		die("failed to unmarshal YAML: [%d:%d] %s", d.eline, d.ecol, d.err);
+	if (opt[FCPUS].set && opt[FCPUS].n < 0)
+		die("error while processing flag `cpus`: invalid value for number of cpus, must be >= 0");
+	if (opt[FSSHPORT].set && (opt[FSSHPORT].n < 0 || opt[FSSHPORT].n > 65535))
+		die("invalid argument \"%s\" for \"--ssh-port\" flag: must be between 0 and 65535", opt[FSSHPORT].s);
+	if (opt[FSHELLPATH].set && *opt[FSHELLPATH].s != '/')
+		die("error while processing flag `shell`: must be an absolute path, got %s", bq(opt[FSHELLPATH].s));
+	for (i = 0; i < NFLAG; i++) {
+		if (!opt[i].set || !(flags[i].yaml || i == FCONTAINERD))
+			continue;
+		if (existing && (i == FARCH || i == FCONTAINERD || i == FPLAIN)) {
+			warn("`--%s` is not applicable to an existing instance (Hint: create a new instance with `limactl create --%s=%s --name=NAME`)",
+			    flags[i].name, flags[i].name, opt[i].s);
+			continue;
+		}
+		if (i == FCONTAINERD) {
+			m = opt[i].s;
+			if (strcmp(m, "user") && strcmp(m, "system") && strcmp(m, "user+system") && strcmp(m, "system+user") && strcmp(m, "none"))
+				die("error while processing flag `containerd`: expected one of [`user`, `system`, `user+system`, `none`], got %s", bq(m));
+			yset(&d, "containerd.user", ynewbool(&d, strstr(m, "user") != NULL));
+			yset(&d, "containerd.system", ynewbool(&d, strstr(m, "system") != NULL));
+		} else if (!yset(&d, flags[i].yaml, flags[i].type == FINT ? ynewint(&d, opt[i].n) :
+		    flags[i].type == FBOOL ? ynewbool(&d, opt[i].b) :
+		    ynewstr(&d, strcmp(flags[i].fmt, "%s") == 0 ? opt[i].s : keep("%sGiB", opt[i].s))))
+			die("error while processing flag `%s`: %s of instance %s is no mapping", flags[i].name, flags[i].yaml, bq(name));
+	}
+	ywrite(&d, &out);
+	r = keep("%s", out.s);
+	buffree(&out);
+	yfree(&d);
+	return r;
+}
+
+/* ---- 19. Commands ------------------------------------------------------------------------------ */
+
+/* A template as it was found: text, and the name an instance of it gets. */
+struct template {
+	const char *text, *name, *from;
+};
+
+/* The text of a template by its name: files before what is embedded. */
+static const char *
+templatetext(const char *name)
+{
+	const char *path = getenv("LIMA_TEMPLATES_PATH"), *dot = strrchr(name, '.'), *file, *p, *end;
+	struct buf b = { 0 };
+	const unsigned char *data;
+	size_t i;
+
+	if (strstr(name, ".."))
+		die("template name %s must not contain `..`", bq(name));
+	file = dot && dot[1] && !isdigit((unsigned char)dot[1]) ? name : keep("%s.yaml", name);
+	for (p = path && *path ? path : keep("%s/_templates", host.limahome); p; p = *end ? end + 1 : NULL) {
+		end = p + strcspn(p, ":");
+		if (readfile(keep("%.*s/%s", (int)(end - p), p, file), &b, 4 << 20) == 0)
+			return keep("%s", b.s);
+	}
+	for (i = 0; i < LEN(embeds) && !(path && *path); i++)
+		if (startswith(embeds[i].name, "templates/") && strcmp(embeds[i].name + 10, file) == 0) {
+			data = embeds[i].data;
+			return keep("%.*s", (int)embeds[i].len, (const char *)data);
+		}
+	die("template %s not found", bq(file));
+}
+
+/* The instance name of a path or template name. */
+static const char *
+nameoffile(const char *path)
+{
+	const char *base = strrchr(path, '/'), *e;
+	char *s = keep("%s", base ? base + 1 : path), *p;
+
+	for (p = s; *p; p++)
+		*p = (char)tolower((unsigned char)*p);
+	if (endswith(s, ".yml"))
+		s[strlen(s) - 4] = '\0';
+	if (endswith(s, ".yaml"))
+		s[strlen(s) - 5] = '\0';
+	if ((e = badident(s)))
+		die("filename %s is invalid: %s", bq(s), e);
+	return s;
+}
+
+/* Read a template from a locator (spec/cli.md 6.1). */
+static struct template
+readtemplate(const char *loc)
+{
+	struct template t = { .from = loc };
+	struct buf b = { 0 };
+	const char *path = loc;
+
+	if (startswith(loc, "template://")) {
+		warn("Template locator %s should be written %s since Lima v2.0", bq(loc), bq(keep("template:%s", loc + 11)));
+		path = loc = keep("template:%s", loc + 11);
+	}
+	if (startswith(loc, "template:")) {
+		t.text = templatetext(loc + 9);
+		t.name = nameoffile(loc + 9);
+		return t;
+	}
+	if (startswith(loc, "file://")) {
+		path = loc + 7;
+		if (*path != '/')
+			die("file URL %s is not an absolute path", bq(loc));
+	} else if (startswith(loc, "http://") || startswith(loc, "https://")) {
+		char tmp[] = "/tmp/lima-template.XXXXXX";
+		int fd = mkstemp(tmp), r;
+		if (fd < 0)
+			die("create %s:", tmp);
+		close(fd);
+		(void)unlink(tmp);
+		r = fetch(loc, tmp, "/dev/null");
+		if (r == 0)
+			r = readfile(tmp, &b, 4 << 20);
+		(void)unlink(tmp);
+		if (r < 0)
+			die("cannot read the template %s", bq(loc));
+		t.text = keep("%s", b.s);
+		t.name = nameoffile(loc);
+		return t;
+	}
+	if (strcmp(loc, "-") == 0) {
+		if (readall(0, &b, 4 << 20) < 0)
+			die("read standard input:");
+	} else {
+		if (readfile(path, &b, 4 << 20) < 0)
+			die("open %s: %s", path, errno == ENOENT ? "no such file or directory" : strerror(errno));
+		t.name = nameoffile(path);
+	}
+	if (!b.len)
+		die("don't know how to interpret %s as a template locator", bq(loc));
+	t.text = keep("%s", b.s);
+	return t;
+}
+
+/* Remove what a killed create of this name left; a live one holds its lock. */
+static void
+sweep(const char *name)
+{
+	const char *head = keep(".%s.tmp.", name), *path;
+	struct dirent *d;
+	DIR *dir = opendir(host.limahome);
+	int fd;
+
+	while (dir && (d = readdir(dir))) {
+		if (!startswith(d->d_name, head))
+			continue;
+		path = keep("%s/%s", host.limahome, d->d_name);
+		fd = open(path, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+		if (fd >= 0 && flock(fd, LOCK_EX|LOCK_NB) == 0)
+			(void)rmtree(path);
+		if (fd >= 0)
+			close(fd);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+/* Make an instance: whole, or not at all.  False when somebody was quicker. */
+static bool
+createinstance(const char *name, const char *text)
+{
+	const char *dir = instdir(name), *tmp = keep("%s/.%s.tmp.%ld", host.limahome, name, (long)getpid());
+	struct conf c;
+	int lock;
+
+	confload(&c, name, text, strlen(text), keep("main file %s", bq(keep("%s/lima.yaml", dir))), true);
+	if (c.errs.len)
+		die("%s", c.errs.s);
+	warnuser(&c);
+	userkey();
+	sweep(name);
+	if (mkdir(tmp, 0700) < 0)
+		die("create %s:", tmp);
+	scratch = keep("%s", tmp);
+	if ((lock = lockfile(tmp, O_RDONLY|O_DIRECTORY, name)) < 0)
+		die("lock %s:", tmp);
+	if (writefile(keep("%s/lima.yaml", tmp), text, strlen(text), 0644) < 0 ||
+	    writefile(keep("%s/lima-version", tmp), VERSION, strlen(VERSION), 0444) < 0)
+		die("cannot write %s", tmp);
+	scratch = keep("%s", tmp);      /* built() has a scratch directory of its own */
+	preparedisk(&c, tmp);
+	scratch = keep("%s", tmp);
+	if (gotsig)
+		die("interrupted");
+	if (syscall(SYS_renameat2, AT_FDCWD, tmp, AT_FDCWD, dir, 1 /* RENAME_NOREPLACE */) < 0) {
+		if (errno == EEXIST || errno == ENOTEMPTY)
+			return false;
+		die("rename %s to %s:", tmp, dir);
+	}
+	scratch = NULL;
+	close(lock);
+	conffree(&c);
+	return true;
+}
+
+/* What create and start share: find or make the instance.  *made says which. */
+static const char *
+findorcreate(int argc, char *argv[], bool start, bool *made)
+{
+	const char *argname = NULL, *name = opt[FNAME].set && *opt[FNAME].s ? opt[FNAME].s : NULL, *e;
+	struct template t;
+	struct stat st;
+
+	needhome();
+	if (name && (e = badname(name)))
+		die("%s", e);
+	if (argc == 0 || !badname(argv[0])) {
+		argname = argc ? argv[0] : name ? name : deftemplate;
+		if (argc && name && strcmp(name, argname) != 0)
+			die("instance name %s and CLI flag --name=%s cannot be specified together", bq(argname), bq(name));
+		name = argname;
+		if (start && access(keep("%s/lima.yaml", instdir(name)), F_OK) == 0) {
+			*made = false;
+			return name;
+		}
+		if (!start && access(instdir(name), F_OK) == 0)
+			die("instance %s already exists", bq(name));
+		t = readtemplate("template:default");
+		if (argc && strcmp(name, deftemplate) != 0) {
+			info("Creating an instance %s from template:default (Not from template:%s)", bq(name), name);
+			warn("This form is deprecated. Use `limactl create --name=%s template:default` instead", name);
+		}
+	} else {
+		if (strcmp(argv[0], "-") == 0 && !name)
+			die("must pass instance name with --name when reading template from stdin");
+		if (strcmp(argv[0], "-") == 0 && opt[FTTY].set && opt[FTTY].b)
+			die("cannot use --tty=true when reading template from stdin");
+		t = readtemplate(argv[0]);
+		name = name ? name : t.name;
+		if ((e = badname(name)))
+			die("%s", e);
+	}
+	checkpathlen(name);
+	if (lstat(instdir(name), &st) == 0)
+		die("instance %s already exists (%s)", bq(name), bq(instdir(name)));
+	*made = createinstance(name, applyflags(t.text, false, name));
+	if (!*made && (!start || argc))
+		die("instance %s already exists (%s)", bq(name), bq(instdir(name)));
+	if (!*made)
+		rmscratch();
+	return name;
+}
+
+/* --list-templates and --list-drivers print and end. */
+static bool
+listonly(void)
+{
+	struct strs s = { 0 };
+	size_t i;
+
+	if (opt[FLISTDRIVERS].b) {
+		puts("qemu");
+		return true;
+	}
+	if (!opt[FLISTTEMPLATES].b)
+		return false;
+	s.v = xrealloc(NULL, LEN(embeds), sizeof *s.v);
+	for (i = 0; i < LEN(embeds); i++)
+		if (startswith(embeds[i].name, "templates/") && embeds[i].name[10] != '_')
+			s.v[s.n++] = keep("%.*s", (int)(strlen(embeds[i].name) - 15), embeds[i].name + 10);
+	qsort(s.v, s.n, sizeof *s.v, strpcmp);
+	for (i = 0; i < s.n; i++)
+		puts(s.v[i]);
+	free(s.v);
+	return true;
+}
+
+static int
+cmdcreate(int argc, char *argv[])
+{
+	const char *name;
+	bool made;
+
+	if (listonly())
+		return 0;
+	name = findorcreate(argc, argv, false, &made);
+	info("Run `limactl start%s%s` to start the instance.", strcmp(name, deftemplate) ? " " : "", strcmp(name, deftemplate) ? name : "");
+	return 0;
+}
+
+/* Look at an instance that has to be there and in order. */
+static void
+needinstance(struct inst *in, const char *name)
+{
+	if (inspect(in, name) < 0)
+		die("%s", in->errs.v[0]);
+	if (!in->loaded) {
+		error("Instance \"%s\" has configuration errors", name);
+		die("instance \"%s\" has configuration errors: %s", name, in->errs.v[0]);
+	}
+}
+
+/* Become the host agent; without a terminal its words go to the log files. */
+static _Noreturn void
+foreground(const struct inst *in)
+{
+	char *argv[] = { keep("%s", selfpath()), keep("hostagent"), keep("--pidfile"), keep("%s/ha.pid", in->dir),
+	    keep("--socket"), keep("%s/ha.sock", in->dir), keep("%s", in->name), NULL };
+
+	followopen(in->dir, true, false);
+	if (!isatty(0) && (dup2(fol.evout, 1) < 0 || dup2(fol.logout, 2) < 0))
+		die("dup2:");
+	execv(argv[0], argv);
+	die("run %s:", argv[0]);
+}
+
+static int
+cmdstart(int argc, char *argv[])
+{
+	struct inst in;
+	struct buf b = { 0 };
+	const char *name, *text, *path;
+	bool made;
+
+	if (listonly())
+		return 0;
+	name = findorcreate(argc, argv, true, &made);
+	path = keep("%s/lima.yaml", instdir(name));
+	if (!made)
+		info("Using the existing instance %s", bq(name));
+	needinstance(&in, name);
+	if (in.agent && in.driver && in.state == SRUNNING) {
+		followopen(in.dir, false, false);
+		fol.quiet = true;
+		while (followread(fol.ev, &fol.evline, followevent))
+			;
+		fol.quiet = false;
+		if (fol.running) {
+			info("The instance %s is already running. Run `%s` to open the shell.", bq(name),
+			    strcmp(name, "default") ? keep("limactl shell %s", name) : "lima");
+			return 0;
+		}
+		fol.port = 0;
+	} else if (!made) {
+		if (readfile(path, &b, 4 << 20) < 0)
+			die("read %s:", path);
+		text = applyflags(b.s, true, name);
+		if (strcmp(text, b.s) != 0) {
+			struct conf c;
+			confload(&c, name, text, strlen(text), keep("main file %s", bq(path)), true);
+			if (c.errs.len)
+				die("%s", c.errs.s);
+			conffree(&c);
+			if (writefile(path, text, strlen(text), 0644) < 0)
+				return 1;
+			needinstance(&in, name);
+		}
+		buffree(&b);
+	}
+	userkey();
+	if (in.driver && !in.agent)
+		warn("The host agent of %s is gone; adopting its VM", bq(name));
+	if (opt[FFOREGROUND].b && !in.agent) {
+		if (!in.driver)
+			preparedisk(&in.conf, in.dir);
+		foreground(&in);
+	}
+	startinstance(&in, opt[FTIMEOUTFLAG].n > 0 ? opt[FTIMEOUTFLAG].n : startwait);
+	ready(&in);
+	return 0;
+}
+
+/* Remove *.pid *.sock *.tmp of an instance whose processes are dead. */
+static void
+rmtemps(const char *dir)
+{
+	struct dirent *d;
+	DIR *dp = opendir(dir);
+
+	info("Removing *.pid *.sock *.tmp under %s", bq(dir));
+	while (dp && (d = readdir(dp)))
+		if (endswith(d->d_name, ".pid") || endswith(d->d_name, ".sock") || endswith(d->d_name, ".tmp") || strcmp(d->d_name, "ha.qmp") == 0) {
+			info("Removing %s", bq(keep("%s/%s", dir, d->d_name)));
+			(void)unlinkat(dirfd(dp), d->d_name, 0);
+		}
+	if (dp)
+		closedir(dp);
+}
+
+/* Kill a process for good and wait until it is gone. */
+static void
+killwait(pid_t pid)
+{
+	struct pollfd p = { .events = POLLIN };
+
+	if ((p.fd = pidfdopen(pid)) < 0)
+		return;
+	(void)pidfdkill(p.fd, SIGKILL);
+	(void)poll(&p, 1, 10000);
+	close(p.fd);
+}
+
+/* QMP quit through the user's monitor: QEMU flushes its disks, SIGKILL does not. */
+static void
+quitqemu(const char *dir, pid_t pid)
+{
+	static const char cmds[] = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n";
+	struct pollfd p = { .events = POLLIN };
+	int fd = connectunix(keep("%s/qmp.sock", dir), SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return;
+	if (send(fd, cmds, sizeof cmds - 1, MSG_NOSIGNAL) > 0 && (p.fd = pidfdopen(pid)) >= 0) {
+		(void)poll(&p, 1, 3000);
+		close(p.fd);
+	}
+	close(fd);
+}
+
+/* End an instance's processes without asking the guest. */
+static void
+stopforced(const struct inst *in)
+{
+	pid_t master = socketowner(keep("%s/ssh.sock", in->dir));
+
+	/* the agent first, so that it does not act on what follows */
+	if (in->driver) {
+		info("Sending SIGKILL to the qemu driver process %ld", (long)in->driver);
+		if (in->agent)
+			killwait(in->agent);
+		quitqemu(in->dir, in->driver);
+		if (lockholder(keep("%s/qemu.pid", in->dir)) == in->driver)
+			killwait(in->driver);
+	} else
+		info("The qemu driver process seems already stopped");
+	if (in->agent) {
+		info("Sending SIGKILL to the host agent process %ld", (long)in->agent);
+		killwait(in->agent);
+	} else
+		info("The host agent process seems already stopped");
+	if (master > 0)
+		killwait(master);
+	rmtemps(in->dir);
+}
+
+static int
+cmdstop(int argc, char *argv[])
+{
+	const char *name = argc ? argv[0] : deftemplate;
+	struct inst in;
+	pid_t agent;
+	int pidfd, lock;
+
+	if (inspect(&in, name) < 0)
+		die("%s", in.errs.v[0]);
+	if (opt[FFORCE].b) {
+		stopforced(&in);
+		return 0;
+	}
+	if (!in.agent && !in.driver)
+		die("expected status `Running`, got `%s` (maybe use `limactl stop -f`?)", in.loaded ? "Stopped" : "");
+	followopen(in.dir, false, true);
+	if ((agent = in.agent)) {
+		if ((pidfd = pidfdopen(agent)) < 0)
+			die("watch process %ld:", (long)agent);
+	} else {
+		/* only QEMU is left: a new agent adopts it, to end it in order */
+		if ((lock = lockfile(in.dir, O_RDONLY|O_DIRECTORY, name)) < 0)
+			die("lock %s:", in.dir);
+		followopen(in.dir, true, false);
+		pidfd = launchagent(&in);
+		awaitagent(in.dir, pidfd);
+		close(lock);
+		agent = lockholder(keep("%s/ha.pid", in.dir));
+	}
+	info("Sending SIGINT to hostagent process %ld", (long)agent);
+	if (pidfdkill(pidfd, SIGINT) < 0 && errno != ESRCH)
+		die("signal process %ld:", (long)agent);
+	info("Waiting for the host agent and the driver processes to shut down");
+	fol.quiet = true;
+	switch (follow(in.dir, pidfd, true, powerwait + quitwait)) {
+	case FEXITED:
+		break;
+	case FINTERRUPTED:
+		die("interrupted; the instance %s goes on shutting down", bq(name));
+	default:
+		die("did not receive an event with the `exiting` status (maybe use `limactl stop -f %s`?)", name);
+	}
+	info("The instance %s has shut down", name);
+	return 0;
+}
+
+static int
+cmddelete(int argc, char *argv[])
+{
+	const char *bad = NULL;
+	struct inst in;
+	int i, lock;
+
+	for (i = 0; i < argc; i++) {
+		const char *e = badname(argv[i]);
+		if (e)
+			die("%s", e);
+		if (access(instdir(argv[i]), F_OK) < 0) {
+			warn("Ignoring non-existent instance %s", bq(argv[i]));
+			continue;
+		}
+		if (inspect(&in, argv[i]) < 0) {
+			bad = keep("instance %s directory %s exists but its `lima.yaml` could not be read; it was NOT deleted, "
+			    "in case it is currently being cloned into. If no `limactl` operation is using it, remove it manually",
+			    bq(argv[i]), bq(in.dir));
+			continue;
+		}
+		if (in.protected)
+			die("failed to delete instance %s: instance is protected to prohibit accidental removal (Hint: use `limactl unprotect`)", bq(argv[i]));
+		if (!opt[FFORCE].b && (in.agent || in.driver))
+			die("failed to delete instance %s: expected status `Stopped`, got `%s`", bq(argv[i]), statename[in.state]);
+		if ((lock = lockfile(in.dir, O_RDONLY|O_DIRECTORY, keep("instance %s", argv[i]))) < 0)
+			die("lock %s:", in.dir);
+		stopforced(&in);
+		if (rmtree(in.dir) < 0)
+			die("remove %s:", in.dir);
+		close(lock);
+		info("Deleted %s (%s)", bq(argv[i]), bq(in.dir));
+	}
+	if (bad)
+		die("%s", bad);
+	return 0;
+}
+
+/* ---- list ---- */
+
+/* One value of an instance as text; NULL for an unknown name. */
+static const char *
+instfield(const struct inst *in, const char *name)
+{
+	static const struct { const char *name; enum { NAME, HOST, STATUS, DIR_, VMTYPE, ARCH, CPUS, MEMORY, DISK, PORT, CONFIG, APID, DPID, ADDR, PROT, VERSION_, MESSAGE, HOSTOS, HOSTARCH, LIMAHOME, IDENT } id; } t[] = {
+		{ "Name", NAME }, { "Hostname", HOST }, { "Status", STATUS }, { "Dir", DIR_ }, { "VMType", VMTYPE }, { "Arch", ARCH },
+		{ "CPUs", CPUS }, { "Memory", MEMORY }, { "Disk", DISK }, { "SSHLocalPort", PORT }, { "SSHConfigFile", CONFIG },
+		{ "HostAgentPID", APID }, { "DriverPID", DPID }, { "SSHAddress", ADDR }, { "Protected", PROT }, { "LimaVersion", VERSION_ },
+		{ "Message", MESSAGE }, { "HostOS", HOSTOS }, { "HostArch", HOSTARCH }, { "LimaHome", LIMAHOME }, { "IdentityFile", IDENT },
+	};
+	size_t i;
+
+	for (i = 0; i < LEN(t) && strcmp(t[i].name, name) != 0; i++)
+		;
+	if (i == LEN(t))
+		return NULL;
+	switch (t[i].id) {
+	case NAME: return in->name;
+	case HOST: return guesthostname(in->name);
+	case STATUS: return statename[in->state];
+	case DIR_: return in->dir;
+	case VMTYPE: return in->loaded ? in->conf.vmtype : "";
+	case ARCH: return in->loaded ? in->conf.arch : "";
+	case CPUS: return keep("%lld", in->loaded ? in->conf.cpus : 0);
+	case MEMORY: return keep("%lld", in->loaded ? in->conf.memory : 0);
+	case DISK: return keep("%lld", in->loaded ? in->conf.disk : 0);
+	case PORT: return keep("%lld", in->sshport);
+	case CONFIG: return keep("%s/ssh.config", in->dir);
+	case APID: return keep("%ld", (long)in->agent);
+	case DPID: return keep("%ld", (long)in->driver);
+	case ADDR: return in->loaded ? "127.0.0.1" : "";
+	case PROT: return in->protected ? "true" : "false";
+	case VERSION_: return in->version;
+	case MESSAGE: return in->loaded && in->conf.message ? in->conf.message : "";
+	case HOSTOS: return "linux";
+	case HOSTARCH: return host.arch;
+	case LIMAHOME: return host.limahome;
+	case IDENT: return keep("%s/_config/user", host.limahome);
+	}
+	return NULL;
+}
+
+/* A template of plain fields: '{{.Name}} {{ .Status }}'. */
+static void
+listtemplate(const struct inst *in, const char *fmt)
+{
+	struct buf b = { 0 };
+	const char *p, *end, *name, *v;
+	size_t n;
+
+	for (p = fmt; *p; p++) {
+		if (!startswith(p, "{{")) {
+			bufputc(&b, *p);
+			continue;
+		}
+		if (!(end = strstr(p, "}}")))
+			die("invalid go template: template: format:1: unclosed action");
+		p += 2 + strspn(p + 2, " ");
+		n = strcspn(p, " }");
+		name = keep("%.*s", (int)n, p);
+		if (*name != '.' || p + n + strspn(p + n, " ") != end)
+			die("invalid go template: only {{.Field}} is supported in this version, not {{%.*s}}", (int)(end - p), p);
+		if (!(v = instfield(in, name + 1)))
+			die("template: format:1:2: executing \"format\" at <%s>: can't evaluate field %s in type store.FormatData", name, name + 1);
+		bufputs(&b, v);
+		p = end + 1;
+	}
+	puts(b.s ? b.s : "");
+	buffree(&b);
+}
+
+static void
+putstr(struct ydoc *d, struct ynode *m, const char *key, const char *s)
+{
+	(void)yput(d, m, key, ynewstr(d, s));
+}
+
+static void
+putint(struct ydoc *d, struct ynode *m, const char *key, long long n)
+{
+	if (n)
+		(void)yput(d, m, key, ynewint(d, n));
+}
+
+/* The object of list --json, keys in the order of spec/cli.md 9.6. */
+static void
+listjson(const struct inst *in)
+{
+	struct ydoc d = { 0 };
+	struct buf b = { 0 };
+	struct ynode *m, *e;
+	const struct conf *c = &in->conf;
+	size_t i;
+
+	(void)yparse(&d, "{}", 2);
+	m = ynewmap(&d);
+	putstr(&d, m, "name", in->name);
+	putstr(&d, m, "hostname", guesthostname(in->name));
+	putstr(&d, m, "status", statename[in->state]);
+	putstr(&d, m, "dir", in->dir);
+	putstr(&d, m, "vmType", in->loaded ? c->vmtype : "");
+	putstr(&d, m, "arch", in->loaded ? c->arch : "");
+	if (in->loaded) {
+		putint(&d, m, "cpus", c->cpus);
+		putint(&d, m, "memory", c->memory);
+		putint(&d, m, "disk", c->disk);
+		if (c->message && *c->message)
+			putstr(&d, m, "message", chomp(keep("%s", c->message)));
+	}
+	putint(&d, m, "sshLocalPort", in->sshport);
+	if (in->loaded)
+		putstr(&d, m, "sshConfigFile", keep("%s/ssh.config", in->dir));
+	putint(&d, m, "hostAgentPID", in->agent);
+	putint(&d, m, "driverPID", in->driver);
+	if (in->errs.n) {
+		e = ynewseq(&d);
+		for (i = 0; i < in->errs.n; i++)
+			yappend(&d, e, ynewstr(&d, in->errs.v[i]));
+		(void)yput(&d, m, "errors", e);
+	}
+	if (in->loaded) {
+		e = ynewmap(&d);
+		conftree(&d, e, confkeys, c);
+		(void)yput(&d, m, "config", e);
+		putstr(&d, m, "sshAddress", "127.0.0.1");
+	}
+	(void)yput(&d, m, "protected", ynewbool(&d, in->protected));
+	putstr(&d, m, "limaVersion", in->version);
+	putstr(&d, m, "HostOS", "linux");
+	putstr(&d, m, "HostArch", host.arch);
+	putstr(&d, m, "LimaHome", host.limahome);
+	putstr(&d, m, "IdentityFile", keep("%s/_config/user", host.limahome));
+	yjson(&b, m, 0);
+	puts(b.s);
+	buffree(&b);
+	yfree(&d);
+}
+
+/* Rows of cells, columns padded to the widest and four blanks, the last one not. */
+static void
+printtable(const char *(*cell)[9], size_t rows, size_t cols)
+{
+	struct buf b = { 0 };
+	size_t r, c, w;
+
+	for (r = 0; r < rows; r++) {
+		for (c = 0; c < cols; c++) {
+			size_t k;
+			for (w = k = 0; k < rows; k++)
+				w = strlen(cell[k][c]) > w ? strlen(cell[k][c]) : w;
+			bufprintf(&b, "%-*s", c + 1 < cols ? (int)w + 4 : 0, cell[r][c]);
+		}
+		bufputc(&b, '\n');
+	}
+	fwrite(b.s, 1, b.len, stdout);
+	buffree(&b);
+}
+
+static void
+tablerow(const char *cell[9], const struct inst *in)
+{
+	const struct conf *c = &in->conf;
+	const char *dir = in->dir;
+
+	if (host.home && startswith(dir, host.home) && dir[strlen(host.home)] == '/')
+		dir = keep("~%s", dir + strlen(host.home));
+	cell[0] = in->name;
+	cell[1] = statename[in->state];
+	cell[2] = in->loaded ? keep("127.0.0.1:%lld", in->sshport) : ":0";
+	cell[3] = in->loaded ? c->vmtype : "";
+	cell[4] = in->loaded ? c->arch : "";
+	cell[5] = keep("%lld", in->loaded ? c->cpus : 0);
+	cell[6] = printsize(in->loaded ? c->memory : 0);
+	cell[7] = printsize(in->loaded ? c->disk : 0);
+	cell[8] = dir;
+}
+
+static int
+cmdlist(int argc, char *argv[])
+{
+	static const char *const head[9] = { "NAME", "STATUS", "SSH", "VMTYPE", "ARCH", "CPUS", "MEMORY", "DISK", "DIR" };
+	const char *fmt = opt[FFORMAT].set ? opt[FFORMAT].s : opt[FJSON].b ? "json" : "table";
+	struct strs all = allinstances(), want = all;
+	const char *(*cell)[9];
+	struct inst in;
+	bool unmatched = false, table = strcmp(fmt, "table") == 0;
+	size_t i, k, rows = 0;
+
+	if (opt[FJSON].b && opt[FFORMAT].set)
+		die("option --json conflicts with option --format");
+	if (opt[FQUIET].b && !table)
+		die("option --quiet can only be used with '--format table'");
+	if (strcmp(fmt, "yaml") == 0)
+		die("--format yaml is not supported in this version; use json");
+	if (argc) {
+		want = (struct strs){ xrealloc(NULL, (size_t)argc, sizeof *want.v), 0 };
+		for (i = 0; i < (size_t)argc; i++) {
+			for (k = 0; k < all.n && strcmp(all.v[k], argv[i]) != 0; k++)
+				;
+			if (k < all.n)
+				want.v[want.n++] = argv[i];
+			else {
+				warn("No instance matching %s found.", argv[i]);
+				unmatched = true;
+			}
+		}
+	} else if (!all.n && !opt[FQUIET].b) {
+		warn("No instance found. Run `limactl create` to create an instance.");
+		return 0;
+	}
+	cell = yalloc(&perm, (want.n + 1) * sizeof *cell);
+	memcpy(cell[rows++], head, sizeof head);
+	for (i = 0; i < want.n; i++) {
+		if (opt[FQUIET].b) {
+			puts(want.v[i]);
+			continue;
+		}
+		(void)inspect(&in, want.v[i]);
+		if (in.errs.n) {
+			struct buf b = { 0 };
+			for (k = 0; k < in.errs.n; k++)
+				bufprintf(&b, "%s%s", k ? " " : "[", in.errs.v[k]);
+			bufputc(&b, ']');
+			struct field f[] = { { "errors", keep("%s", b.s) }, { NULL, NULL } };
+			logline(WARN, f, keep("instance %s has errors", bq(in.name)));
+			buffree(&b);
+		}
+		if (table)
+			tablerow(cell[rows++], &in);
+		else if (strcmp(fmt, "json") == 0)
+			listjson(&in);
+		else
+			listtemplate(&in, fmt);
+	}
+	if (table && !opt[FQUIET].b)
+		printtable(cell, rows, LEN(head));
+	if (fflush(stdout) < 0)
+		die("write standard output:");
+	if (unmatched)
+		die("unmatched instances");
+	return 0;
+}
+
+/* ---- shell ---- */
+
+/* The script word ssh gets (spec/cli.md 9.4.2). */
+static const char *
+shellscript(const struct inst *in, int argc, char *argv[])
+{
+	struct buf b = { 0 }, join = { 0 };
+	const char *eq, *r;
+	bool assign = true;
+	int i;
+
+	if (opt[FWORKDIR].set && *opt[FWORKDIR].s) {
+		bufputs(&b, "cd ");
+		bufquote(&b, opt[FWORKDIR].s);
+		bufputs(&b, " || exit 1");
+	} else
+		bufputs(&b, "false");           /* nothing of the host is mounted: stay in the guest's home */
+	bufputs(&b, " ; exec ");
+	bufquote(&b, opt[FSHELL].set && *opt[FSHELL].s ? opt[FSHELL].s : in->conf.shell);
+	bufputs(&b, " -l");
+	for (i = 0; i < argc; i++) {
+		if (i)
+			bufputc(&join, ' ');
+		assign = assign && (eq = strchr(argv[i], '='));
+		if (assign) {
+			bufadd(&join, argv[i], (size_t)(eq - argv[i]) + 1);
+			bufquote(&join, eq + 1);
+		} else
+			bufquote(&join, argv[i]);
+	}
+	if (argc) {
+		bufputs(&b, " -c ");
+		bufquote(&b, join.s);
+	}
+	r = keep("%s", b.s);
+	buffree(&b);
+	buffree(&join);
+	return r;
+}
+
+/* The options of ssh.config as words, with a master used but never made. */
+static void
+configoptions(struct args *a, const char *dir)
+{
+	struct buf b = { 0 };
+	char *p, *line, *val;
+
+	if (readfile(keep("%s/ssh.config", dir), &b, 65536) < 0)
+		die("read %s/ssh.config:", dir);
+	for (p = b.s; (line = strsep(&p, "\n")); ) {
+		if (*line != ' ' || !(val = strchr(line += 2, ' ')) || startswith(line, "Hostname ") || startswith(line, "Port "))
+			continue;
+		*val++ = '\0';
+		arg(a, "-o");
+		arg(a, "%s=%s", line, strcmp(line, "ControlMaster") == 0 ? "no" : val);
+	}
+	buffree(&b);
+}
+
+static int
+cmdshell(int argc, char *argv[])
+{
+	struct args a = { 0 };
+	const char *name, *ssh = getenv("SSH");
+	struct inst in;
+	char *words, *w;
+
+	if (opt[FINSTANCE].set) {
+		name = opt[FINSTANCE].s;
+	} else {
+		if (!argc)
+			die("requires instance name as first argument");
+		name = *argv++;
+		if (--argc && strcmp(*argv, "--") == 0)
+			argv++, argc--;
+	}
+	if (argc && (strcmp(*argv, "create") == 0 || strcmp(*argv, "start") == 0 || strcmp(*argv, "delete") == 0 || strcmp(*argv, "shell") == 0))
+		warn("Perhaps you meant `limactl %s`?", *argv);
+	if (badname(name) || (inspect(&in, name) < 0 && errno == ENOENT))
+		die("instance %s does not exist, run `limactl create %s` to create a new instance", bq(name), name);
+	if (!in.loaded)
+		die("instance \"%s\" has configuration errors: %s", name, in.errs.v[0]);
+	if (in.state == SSTOPPED || !in.driver)
+		die("instance %s is stopped, run `limactl start %s` to start the instance", bq(name), name);
+	for (words = keep("%s", ssh && *ssh ? ssh : "ssh"); (w = strsep(&words, " ")); )
+		if (*w)
+			arg(&a, "%s", w);
+	arg(&a, "-F");
+	arg(&a, "/dev/null");
+	configoptions(&a, in.dir);
+	if (isatty(1))
+		arg(&a, "-t");
+	if (getenv("COLORTERM")) {
+		arg(&a, "-o");
+		arg(&a, "SendEnv=COLORTERM");
+	}
+	arg(&a, "-o");
+	arg(&a, "LogLevel=ERROR");
+	arg(&a, "-p");
+	arg(&a, "%lld", portofconfig(in.dir));
+	arg(&a, "127.0.0.1");
+	arg(&a, "--");
+	arg(&a, "%s", shellscript(&in, argc, argv));
+	catchsignals(SIG_DFL);
+	signal(SIGPIPE, SIG_DFL);       /* what we ignore stays ignored across exec */
+	execvp(a.v[0], a.v);
+	die("%s: cannot be run; install openssh-client:", a.v[0]);
+}
+
+/* ---- info, validate, hostagent ---- */
+
+static int
+cmdvalidate(int argc, char *argv[])
+{
+	struct ydoc d;
+	struct buf b = { 0 };
+	struct template t;
+	struct ynode *m;
+	struct conf c;
+	int i;
+
+	for (i = 0; i < argc; i++) {
+		t = readtemplate(argv[i]);
+		if (!t.name)
+			die("can't determine instance name from template locator %s", bq(argv[i]));
+		confload(&c, t.name, t.text, strlen(t.text), keep("main file %s", bq(argv[i])), true);
+		if (c.errs.len)
+			die("failed to validate YAML file %s: %s", bq(argv[i]), c.errs.s);
+		if (opt[FFILL].b) {
+			d = (struct ydoc){ 0 };
+			(void)yparse(&d, "{}", 2);
+			m = ynewmap(&d);
+			conftree(&d, m, confkeys, &c);
+			b.len = 0;
+			yyaml(&b, m, 0);
+			printf(argc > 1 ? "---\n%s...\n" : "%s", b.s);
+			yfree(&d);
+		}
+		info("%s: OK", bq(argv[i]));
+		conffree(&c);
+	}
+	buffree(&b);
+	return 0;
+}
+
+static int
+cmdinfo(int argc, char *argv[])
+{
+	struct ydoc d = { 0 };
+	struct buf b = { 0 };
+	struct ynode *m, *s, *o;
+	struct template t = readtemplate("template:default");
+	struct conf c;
+	const char *why, *accel = accelerator(host.arch, &why);
+	size_t i;
+
+	(void)argc;
+	(void)argv;
+	(void)yparse(&d, "{}", 2);
+	m = ynewmap(&d);
+	putstr(&d, m, "version", FAKEVERSION);
+	s = ynewseq(&d);
+	for (i = 0; i < LEN(embeds); i++)
+		if (startswith(embeds[i].name, "templates/")) {
+			o = ynewmap(&d);
+			putstr(&d, o, "name", keep("%.*s", (int)(strlen(embeds[i].name) - 15), embeds[i].name + 10));
+			putstr(&d, o, "location", keep("embedded:%s", embeds[i].name));
+			yappend(&d, s, o);
+		}
+	(void)yput(&d, m, "templates", s);
+	confload(&c, "default", t.text, strlen(t.text), "template:default", false);
+	o = ynewmap(&d);
+	conftree(&d, o, confkeys, &c);
+	(void)yput(&d, m, "defaultTemplate", o);
+	putstr(&d, m, "limaHome", host.limahome);
+	s = ynewseq(&d);
+	yappend(&d, s, ynewstr(&d, "qemu"));
+	(void)yput(&d, m, "vmTypes", s);
+	o = ynewmap(&d);
+	treeput(&d, o, "qemu.location", ynewstr(&d, "internal"));
+	(void)yput(&d, m, "vmTypesEx", o);
+	putstr(&d, m, "hostOS", "linux");
+	putstr(&d, m, "hostArch", host.arch);
+	putstr(&d, m, "identityFile", keep("%s/_config/user", host.limahome));
+	o = ynewmap(&d);
+	putstr(&d, o, "name", accel);
+	putstr(&d, o, "reason", why);
+	(void)yput(&d, o, "securityBoundary", ynewbool(&d, strcmp(accel, "kvm") == 0));
+	(void)yput(&d, m, "accelerator", o);
+	yjson(&b, m, 4);
+	puts(b.s);
+	buffree(&b);
+	yfree(&d);
+	conffree(&c);
+	return 0;
+}
+
+static int
+cmdhostagent(int argc, char *argv[])
+{
+	(void)argc;
+	if (!opt[FSOCKET].set)
+		die("socket must be specified (limactl version mismatch?)");
+	msg.json = true;
+	msg.tty = false;
+	if (msg.min > DEBUG)
+		msg.min = DEBUG;
+	return agentmain(argv[0]);
+}
+
+static int cmdhelp(int argc, char *argv[]);
+
+static const struct cmd cmds[] = {
+	{ "create",    NULL,     CREATE,   0, 1,  "[FILE.yaml|URL|template:NAME|-|NAME]", "create an instance", cmdcreate },
+	{ "start",     NULL,     START,    0, 1,  "[NAME|FILE.yaml|URL|template:NAME|-]", "start an instance, creating it when it is new", cmdstart },
+	{ "stop",      NULL,     STOP,     0, 1,  "[NAME]",                "shut an instance down", cmdstop },
+	{ "shell",     NULL,     SHELL,    0, -1, "NAME [COMMAND...]",     "run a shell or a command in an instance", cmdshell },
+	{ "list",      "ls",     LIST,     0, -1, "[NAME...]",             "list instances", cmdlist },
+	{ "delete",    "rm",     DELETE,   1, -1, "NAME...",               "delete instances", cmddelete },
+	{ "validate",  NULL,     VALIDATE, 1, -1, "FILE.yaml...",          "check templates", cmdvalidate },
+	{ "info",      NULL,     INFO_,    0, 0,  "",                      "show what this program and host have", cmdinfo },
+	{ "help",      NULL,     HELP,     0, 1,  "[COMMAND]",             "help for a command", cmdhelp },
+	{ "hostagent", NULL,     AGENT,    1, 1,  "NAME",                  NULL, cmdhostagent },
+};
+
+static const struct cmd *
+findcmd(const char *name)
+{
+	size_t i;
+
+	if (strcmp(name, "remove") == 0)
+		name = "delete";
+	for (i = 0; i < LEN(cmds); i++)
+		if (strcmp(cmds[i].name, name) == 0 || (cmds[i].alias && strcmp(cmds[i].alias, name) == 0))
+			return &cmds[i];
+	return NULL;
+}
+
+static void
+printflags(unsigned bits)
+{
+	int i;
+
+	for (i = 0; i < NFLAG; i++)
+		if ((flags[i].cmds & bits) && flags[i].help)
+			printf("  %s --%-16s %s\n", flags[i].ch ? keep("-%c,", flags[i].ch) : "   ", flags[i].name, flags[i].help);
+}
+
+/* limactl --help, or the help of one command. */
+static void
+usage(const struct cmd *c)
+{
+	size_t i;
+
+	if (c) {
+		printf("%s\n\nUsage:\n  limactl %s %s [flags]\n\nFlags:\n", c->help ? c->help : "for internal use", c->name, c->args);
+		printflags(c->bit);
+		puts("\nGlobal flags:");
+		printflags(GLOBAL);
+		return;
+	}
+	puts("limactl: Linux virtual machines\n\nUsage:\n  limactl [flags] COMMAND\n\nCommands:");
+	for (i = 0; i < LEN(cmds); i++)
+		if (cmds[i].help)
+			printf("  %-10s %s\n", cmds[i].name, cmds[i].help);
+	puts("\nFlags:");
+	printflags(GLOBAL|HELP);
+	puts("\n`limactl COMMAND --help` tells more about a command; limactl(1) tells all.");
+}
+
+/* Edit distance of at most 2, or one is the head of the other. */
+static bool
+similar(const char *a, const char *b)
+{
+	size_t n = strlen(a), m = strlen(b), i, k, d[32], up, diag;
+
+	if (n >= LEN(d) || m >= LEN(d))
+		return false;
+	if (startswith(b, a))
+		return true;
+	for (k = 0; k <= m; k++)
+		d[k] = k;
+	for (i = 1; i <= n; i++) {
+		diag = d[0];
+		d[0] = i;
+		for (k = 1; k <= m; k++) {
+			up = d[k];
+			d[k] = a[i - 1] == b[k - 1] ? diag : 1 + (diag < up ? diag : up);
+			if (d[k] > d[k - 1] + 1)
+				d[k] = d[k - 1] + 1;
+			diag = up;
+		}
+	}
+	return d[m] <= 2;
+}
+
+static _Noreturn void
+unknowncmd(const char *name)
+{
+	struct buf b = { 0 };
+	size_t i;
+
+	for (i = 0; i < LEN(cmds); i++)
+		if (cmds[i].help && (similar(name, cmds[i].name) || (strcmp(name, "ssh") == 0 && cmds[i].bit == SHELL)))
+			bufprintf(&b, "%s\n\t%s", b.len ? "" : "\n\nDid you mean this?", cmds[i].name);
+	die("unknown command \"%s\" for \"limactl\"%s", name, b.s ? b.s : "");
+}
+
+static int
+cmdhelp(int argc, char *argv[])
+{
+	const struct cmd *c = argc ? findcmd(argv[0]) : NULL;
+
+	if (argc && !c)
+		unknowncmd(argv[0]);
+	usage(c);
+	return 0;
+}
+
+/* ---- 20. main ------------------------------------------------------------------------------------ */
+
+static void
+checkargc(const struct cmd *c, int argc)
+{
+	const char *why = NULL;
+
+	if (c->max == 0 && argc)
+		why = keep("unknown command \"%s\" for \"limactl %s\"", "arguments", c->name);
+	else if (c->max < 0 && argc < c->min)
+		why = keep("requires at least %d arg(s), only received %d", c->min, argc);
+	else if (c->max >= 0 && c->min == c->max && argc != c->min)
+		why = keep("accepts %d arg(s), received %d", c->min, argc);
+	else if (c->max >= 0 && argc > c->max)
+		why = keep("accepts at most %d arg(s), received %d", c->max, argc);
+	if (why)
+		die("`limactl %s` %s.\nSee `limactl %s --help`.\n\nUsage:  limactl %s %s [flags]\n\n%s",
+		    c->name, why, c->name, c->name, c->args, c->help ? c->help : "");
+}
+
+/* Started as lima or TOOL.lima: the words of the limactl call it stands for. */
+static char **
+wrapper(const char *base, int *argc, char *argv[])
+{
+	static const struct { const char *name, *inst, *words; } t[] = {
+		{ "lima",            "default",   "" },
+		{ "nerdctl.lima",    "default",   "nerdctl" },
+		{ "docker.lima",     "docker",    "docker" },
+		{ "podman.lima",     "podman",    "podman" },
+		{ "apptainer.lima",  "apptainer", "apptainer" },
+		{ "kubectl.lima",    "k3s",       "sudo kubectl" },
+	};
+	const char *inst = getenv("LIMA_INSTANCE"), *sh = getenv("LIMA_SHELL"), *wd = getenv("LIMA_WORKDIR");
+	struct args a = { 0 };
+	char *words, *w;
+	size_t i;
+	int k;
+
+	for (i = 0; i < LEN(t) && strcmp(t[i].name, base) != 0; i++)
+		;
+	if (i == LEN(t))
+		return argv;
+	if (i == 0 && *argc == 2 && (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0)) {
+		puts("Usage: lima [COMMAND...]\n\n"
+		    "Run COMMAND, or a login shell, in the instance $LIMA_INSTANCE (default: default).\n"
+		    "lima is `limactl shell --instance $LIMA_INSTANCE`; $LIMA_SHELL and $LIMA_WORKDIR\n"
+		    "give its --shell and --workdir.");
+		exit(0);
+	}
+	arg(&a, "%s", argv[0]);
+	if (i == 0 && *argc == 2 && (strcmp(argv[1], "-v") == 0 || strcmp(argv[1], "--version") == 0)) {
+		arg(&a, "-v");
+	} else {
+		arg(&a, "shell");
+		if (wd && *wd) {
+			arg(&a, "--workdir");
+			arg(&a, "%s", wd);
+		}
+		if (sh && *sh) {
+			arg(&a, "--shell");
+			arg(&a, "%s", sh);
+		}
+		arg(&a, "--instance");
+		arg(&a, "%s", inst && *inst ? inst : t[i].inst);
+		if (*t[i].words)
+			arg(&a, "--");
+		for (words = keep("%s", t[i].words); *t[i].words && (w = strsep(&words, " ")); )
+			arg(&a, "%s", w);
+		for (k = 1; k < *argc; k++)
+			arg(&a, "%s", argv[k]);
+	}
+	*argc = (int)a.n;
+	return a.v;
+}
+
+int
+main(int argc, char *argv[])
+{
+	static char errbuf[8192];
+	const struct cmd *c;
+	const char *base;
+	int fd, i, r;
+
+	/* no socket of ours may become a child's stdin */
+	while ((fd = open("/dev/null", O_RDWR|O_CLOEXEC)) >= 0 && fd <= 2)
+		(void)fcntl(fd, F_SETFD, 0);
+	if (fd > 2)
+		close(fd);
+	setvbuf(stderr, errbuf, _IOLBF, sizeof errbuf);
+	msg.t0 = now();
+	msg.tty = isatty(2);
+	argv0 = argc ? argv[0] : "limactl";
+	base = strrchr(argv0, '/') ? strrchr(argv0, '/') + 1 : argv0;
+	if (argc)
+		argv = wrapper(base, &argc, argv);
+	signal(SIGPIPE, SIG_IGN);
+	atexit(rmscratch);
+	catchsignals(onsignal);
+	opt[FTTY].b = isatty(1);
+	argv++;
+	argc = argc ? argc - 1 : 0;
+	for (i = 0; i < argc && argv[i][0] == '-'; i++)
+		;
+	c = parseargs(&argc, argv);
+	globalflags();
+	if (opt[FVERSION].b) {
+		puts("limactl version " FAKEVERSION);
+		return 0;
+	}
+	if (!c && argc > 0 && i < argc)
+		unknowncmd(argv[i]);
+	if (!c || opt[FHELP].b) {
+		usage(c);
+		return 0;
+	}
+	checkargc(c, argc);
+	hostinit();
+	r = c->run(argc, argv);
+	if (fflush(stdout) < 0)
+		die("write standard output:");
+	return r;
+}
