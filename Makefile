@@ -61,6 +61,7 @@ $(LINKS):
 
 # Install what is missing: apt-get on Debian and Ubuntu, elsewhere name it.
 setup-run: ; @set -- $(RUNNEEDS); $(SETUP)
+setup-bench: ; @set -- $(TESTNEEDS) socat:socat; $(SETUP)
 setup-test: ; @set -- $(TESTNEEDS); $(SETUP)
 SETUP = want=; for n; do command -v "$${n%%:*}" >/dev/null 2>&1 || \
 		[ -x "/usr/sbin/$${n%%:*}" ] || [ -x "/sbin/$${n%%:*}" ] || \
@@ -93,9 +94,9 @@ test: setup-test
 	./test.sh
 
 # Medians, and ratios against a bare QEMU boot of the same image.
-bench: setup-test
+bench: setup-bench
 	@$(MAKE) all static
-	./test.sh bench
+	./tests/bench.sh
 
 check: limactl-asan
 	LIMACTL=./limactl-asan ./test.sh unit

@@ -30,6 +30,7 @@ static const long long requestwait = 3 * 1000;          /* a client of ha.sock t
 
 /* ---- bounds ---- */
 static const long long serialcap = 8 << 20;             /* serial.log is cut when it grows beyond, bytes */
+static const long long buildspace = 1LL << 30;          /* free bytes a built image needs in the cache */
 static const int consolelines = 20;                     /* lines of the console shown with a failure */
 
 /* ---- QEMU: a row for each guest architecture ---- */

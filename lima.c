@@ -719,15 +719,31 @@ rmtree(const char *path)
 	return rmat(AT_FDCWD, path, st.st_dev);
 }
 
-/* The directory that die, a signal or a failure must not leave behind. */
-static char *scratch;
+/* Directories that die, a signal or a failure must not leave behind: an
+ * instance in the making, and an image in the making for it. */
+static const char *scratch[2];
+
+static void
+scratchadd(const char *path)
+{
+	scratch[scratch[0] != NULL] = path;
+}
+
+/* Forget the newest one: it is whole, or removed. */
+static void
+scratchdrop(void)
+{
+	scratch[scratch[1] != NULL] = NULL;
+}
 
 static void
 rmscratch(void)
 {
-	if (scratch && rmtree(scratch) < 0)
-		warn("remove %s:", scratch);
-	scratch = NULL;
+	size_t i;
+
+	for (i = 0; i < LEN(scratch); i++)
+		if (scratch[i] && rmtree(scratch[i]) < 0)
+			warn("remove %s:", scratch[i]);
 }
 
 /* Copy what is not a hole. */
@@ -1785,20 +1801,17 @@ static const char *
 expand(struct yarena *a, const char *text, const char *const *vars, const char *what)
 {
 	struct buf b = { 0 };
-	const char *p, *end, *r, *const *v;
+	const char *begin, *p, *end, *r, *const *v;
 	size_t n;
 
-	while ((p = strstr(text, "{{"))) {
-		if (!(end = strstr(p, "}}")))
-			break;
-		bufadd(&b, text, (size_t)(p - text));
+	while ((begin = strstr(text, "{{")) && (end = strstr(begin, "}}"))) {
+		bufadd(&b, text, (size_t)(begin - text));
 		text = end + 2;
-		for (p += 2; *p == ' '; p++)
-			;
+		p = begin + 2 + strspn(begin + 2, " ");
 		n = strcspn(p, " }");
 		if (*p != '.' || p[n + strspn(p + n, " ")] != '}') {
 			warn("Couldn't process %s as a template: only {{.Field}} is supported", what);
-			bufadd(&b, end - (size_t)(end - p), (size_t)(end + 2 - p));
+			bufadd(&b, begin, (size_t)(text - begin));
 			continue;
 		}
 		for (v = vars; v[0] && (strlen(v[0]) != n - 1 || strncmp(v[0], p + 1, n - 1) != 0); v += 2)
@@ -2480,6 +2493,7 @@ built(const char *spec, const char *arch)
 	const char *tmp = keep("%s.tmp", dir), *logfile = keep("%s/build.log", tmp);
 	struct args a = { 0 };
 	char *list = keep("%s", spec), *w;
+	struct statvfs vfs;
 	int lock, fd, logfd, st;
 
 	if (mkdirs(top, 0700) < 0)
@@ -2491,9 +2505,15 @@ built(const char *spec, const char *arch)
 		close(lock);
 		return dir;
 	}
+	if (statvfs(top, &vfs) == 0 && (long long)vfs.f_bavail * (long long)vfs.f_frsize < buildspace) {
+		warn("not enough space to build mmdebstrap:%s: %s has %s free, %s are needed", spec, top,
+		    printsize((long long)vfs.f_bavail * (long long)vfs.f_frsize), printsize(buildspace));
+		close(lock);
+		return NULL;
+	}
 	if (rmtree(tmp) < 0 || mkdir(tmp, 0700) < 0)    /* a dead process may have left one */
 		die("create %s:", tmp);
-	scratch = keep("%s", tmp);
+	scratchadd(tmp);
 	if ((logfd = open(logfile, O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC|O_APPEND, 0644)) < 0)
 		die("create %s:", logfile);
 	fd = embeddedfd("mkimage.sh");
@@ -2515,13 +2535,15 @@ built(const char *spec, const char *arch)
 	if (st != 0) {
 		showtail(logfile, 8, "mkimage: ");
 		warn("failed to build mmdebstrap:%s (sh exited with status %d)", spec, WIFEXITED(st) ? WEXITSTATUS(st) : -1);
-		rmscratch();
+		if (rmtree(tmp) < 0)
+			warn("remove %s:", tmp);
+		scratchdrop();
 		close(lock);
 		return NULL;
 	}
 	if (rename(tmp, dir) < 0)
 		die("rename %s:", tmp);
-	scratch = NULL;
+	scratchdrop();
 	close(lock);
 	return dir;
 }
@@ -3202,12 +3224,12 @@ userkey(void)
 	int lock;
 
 	needhome();
-	if (access(keep("%s/user", dir), F_OK) == 0)
-		return;
 	if (!host.login)
 		die("uid %ld has no entry in /etc/passwd, without which ssh refuses to run; add one: "
 		    "echo 'me:x:%ld:%ld::%s:/bin/sh' >>/etc/passwd", (long)host.uid, (long)host.uid, (long)getgid(),
 		    host.home ? host.home : "/tmp");
+	if (access(keep("%s/user", dir), F_OK) == 0)
+		return;
 	if (mkdirs(dir, 0700) < 0)
 		die("create %s:", dir);
 	if ((lock = lockfile(dir, O_RDONLY|O_DIRECTORY, "the ssh key")) < 0)
@@ -3906,6 +3928,8 @@ static void
 relogin(void)
 {
 	ha.mastersup = false;
+	if (!socketowner(ha.sshsock))
+		(void)unlink(ha.sshsock);       /* or every ssh complains of it */
 	if (ha.st == ABOOT || ha.st >= APOWER)
 		return;
 	hastate(ALOGIN, ha.retry);
@@ -5241,23 +5265,23 @@ createinstance(const char *name, const char *text)
 	sweep(name);
 	if (mkdir(tmp, 0700) < 0)
 		die("create %s:", tmp);
-	scratch = keep("%s", tmp);
+	scratchadd(tmp);
 	if ((lock = lockfile(tmp, O_RDONLY|O_DIRECTORY, name)) < 0)
 		die("lock %s:", tmp);
 	if (writefile(keep("%s/lima.yaml", tmp), text, strlen(text), 0644) < 0 ||
 	    writefile(keep("%s/lima-version", tmp), VERSION, strlen(VERSION), 0444) < 0)
 		die("cannot write %s", tmp);
-	scratch = keep("%s", tmp);      /* built() has a scratch directory of its own */
 	preparedisk(&c, tmp);
-	scratch = keep("%s", tmp);
 	if (gotsig)
 		die("interrupted");
 	if (syscall(SYS_renameat2, AT_FDCWD, tmp, AT_FDCWD, dir, 1 /* RENAME_NOREPLACE */) < 0) {
-		if (errno == EEXIST || errno == ENOTEMPTY)
-			return false;
-		die("rename %s to %s:", tmp, dir);
+		if (errno != EEXIST && errno != ENOTEMPTY)
+			die("rename %s to %s:", tmp, dir);
+		(void)rmtree(tmp);
+		scratchdrop();
+		return false;
 	}
-	scratch = NULL;
+	scratchdrop();
 	close(lock);
 	conffree(&c);
 	return true;
@@ -5306,8 +5330,6 @@ findorcreate(int argc, char *argv[], bool start, bool *made)
 	*made = createinstance(name, applyflags(t.text, false, name));
 	if (!*made && (!start || argc))
 		die("instance %s already exists (%s)", bq(name), bq(instdir(name)));
-	if (!*made)
-		rmscratch();
 	return name;
 }
 
@@ -5875,7 +5897,7 @@ shellscript(const struct inst *in, int argc, char *argv[])
 
 /* The options of ssh.config as words, with a master used but never made. */
 static void
-configoptions(struct args *a, const char *dir)
+configoptions(struct args *a, const char *dir, bool master)
 {
 	struct buf b = { 0 };
 	char *p, *line, *val;
@@ -5886,10 +5908,43 @@ configoptions(struct args *a, const char *dir)
 		if (*line != ' ' || !(val = strchr(line += 2, ' ')) || startswith(line, "Hostname ") || startswith(line, "Port "))
 			continue;
 		*val++ = '\0';
+		if (!master && startswith(line, "Control"))
+			continue;
 		arg(a, "-o");
 		arg(a, "%s=%s", line, strcmp(line, "ControlMaster") == 0 ? "no" : val);
 	}
 	buffree(&b);
+}
+
+/* While a guest boots, a connection would hang: wait for the agent's ssh master.
+ * False when there is none to be had; a lone QEMU may still let us in. */
+static bool
+awaitmaster(const struct inst *in)
+{
+	const char *sock = keep("%s/ssh.sock", in->dir);
+	long long end = now() + startwait;
+	char chunk[4096];
+	struct pollfd p[2] = { { .fd = -1, .events = POLLIN }, { .fd = -1, .events = POLLIN } };
+
+	if (socketowner(sock))
+		return true;
+	if (!in->agent)
+		return false;
+	p[0].fd = inotify_init1(IN_CLOEXEC|IN_NONBLOCK);
+	p[1].fd = pidfdopen(in->agent);
+	if (p[0].fd >= 0 && p[1].fd >= 0 && inotify_add_watch(p[0].fd, in->dir, IN_CREATE) >= 0) {
+		info("Waiting for ssh of the instance %s", bq(in->name));
+		while (!socketowner(sock) && !gotsig && !p[1].revents && now() < end) {
+			(void)poll(p, 2, (int)(end - now()));
+			while (read(p[0].fd, chunk, sizeof chunk) > 0)
+				;
+		}
+	}
+	close(p[0].fd);
+	close(p[1].fd);
+	if (gotsig)
+		die("interrupted");
+	return socketowner(sock) != 0;
 }
 
 static int
@@ -5922,7 +5977,7 @@ cmdshell(int argc, char *argv[])
 			arg(&a, "%s", w);
 	arg(&a, "-F");
 	arg(&a, "/dev/null");
-	configoptions(&a, in.dir);
+	configoptions(&a, in.dir, awaitmaster(&in));
 	if (isatty(1))
 		arg(&a, "-t");
 	if (getenv("COLORTERM")) {
@@ -6155,12 +6210,12 @@ cmdhelp(int argc, char *argv[])
 /* ---- 20. main ------------------------------------------------------------------------------------ */
 
 static void
-checkargc(const struct cmd *c, int argc)
+checkargc(const struct cmd *c, int argc, char *argv[])
 {
 	const char *why = NULL;
 
 	if (c->max == 0 && argc)
-		why = keep("unknown command \"%s\" for \"limactl %s\"", "arguments", c->name);
+		why = keep("unknown command \"%s\" for \"limactl %s\"", argv[0], c->name);
 	else if (c->max < 0 && argc < c->min)
 		why = keep("requires at least %d arg(s), only received %d", c->min, argc);
 	else if (c->max >= 0 && c->min == c->max && argc != c->min)
@@ -6267,7 +6322,7 @@ main(int argc, char *argv[])
 		usage(c);
 		return 0;
 	}
-	checkargc(c, argc);
+	checkargc(c, argc, argv);
 	hostinit();
 	r = c->run(argc, argv);
 	if (fflush(stdout) < 0)

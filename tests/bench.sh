@@ -1,0 +1,184 @@
+#!/bin/sh
+# bench.sh - medians side by side with a bare QEMU of the same image and devices
+#
+# Machines differ, so ratios count. BENCH_N (3) runs of each boot are taken in
+# turn: ours, bare, ours, bare. The bare boot is the command line of our own QEMU
+# on a copy of the instance, without a host agent; both are timed to the line
+# with which the guest says that sshd listens.
+set -eu
+cd "$(dirname "$0")/.."
+limactl=${LIMACTL:-$PWD/limactl}
+n=${BENCH_N:-3}
+XDG_CACHE_HOME=${XDG_CACHE_HOME:-$HOME/.cache}
+export XDG_CACHE_HOME
+LIMA_HOME=$(mktemp -d /tmp/lima-bench.XXXXXX)
+export LIMA_HOME
+tmp=$LIMA_HOME/_bench
+mkdir "$tmp"
+inst=$LIMA_HOME/bench
+qpid=
+finish() {
+	[ -z "$qpid" ] || kill "$qpid" 2>/dev/null || :
+	"$limactl" --log-level=fatal delete -f bench >/dev/null 2>&1 || :
+	rm -rf "$LIMA_HOME"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM HUP
+
+ms() { echo $(($(date +%s%N) / 1000000)); }
+median() { sort -n "$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+row() { # what ours reference
+	awk -v w="$1" -v a="$2" -v b="$3" -v u="$4" 'BEGIN {
+		r = b == "" ? "" : sprintf("%.2f", a / b)
+		printf "%-44s %9s %9s %6s  %s\n", w, a, b, r, u }'
+}
+# Wait until the console of directory $1 says that sshd listens.
+word() { timeout 300 tail -s 0.02 -n +1 -F "$1/serial.log" 2>/dev/null | grep -qm1 lima-ssh-ready; }
+
+# One start of ours: ms to the word and to Running, appended to $tmp/$1.*
+ours() {
+	: >"$inst/serial.log"
+	a=$(ms)
+	{ word "$inst"; ms >"$tmp/t"; } &
+	w=$!
+	"$limactl" --log-level=error start bench
+	b=$(ms)
+	wait "$w"
+	echo $(($(cat "$tmp/t") - a)) >>"$tmp/$1.word"
+	echo $((b - a)) >>"$tmp/$1.running"
+}
+# One bare boot of the copy $tmp/bare: ms to the word and to a finished handshake.
+bare() {
+	d=$tmp/bare
+	: >"$d/serial.log"
+	set --
+	while IFS= read -r x; do set -- "$@" "$x"; done <"$tmp/argv"
+	a=$(ms)
+	"$@" >/dev/null 2>&1 </dev/null &
+	qpid=$!
+	word "$d"
+	b=$(ms)
+	ssh -F "$d/ssh.config" -o ControlMaster=yes -o ControlPath="$d/m.sock" -o ControlPersist=no \
+		-f -N lima-bench </dev/null >/dev/null 2>&1
+	c=$(ms)
+	ssh -F "$d/ssh.config" -o ControlPath="$d/m.sock" lima-bench sudo poweroff >/dev/null 2>&1 </dev/null || :
+	wait "$qpid" || :
+	qpid=
+	echo $((b - a)) >>"$tmp/$mode.bareword"
+	echo $((c - a)) >>"$tmp/$mode.barehand"
+}
+# The copy for the bare boots, and the command line to boot it.
+clone() {
+	rm -rf "$tmp/bare"
+	cp -a --reflink=auto --sparse=always "$inst" "$tmp/bare"
+	rm -f "$tmp/bare"/*.sock "$tmp/bare"/*.pid "$tmp/bare/ha.qmp"
+	sed -i "s/Port .*/Port $bport/" "$tmp/bare/ssh.config"
+}
+
+"$limactl" --log-level=error --tty=false create --name=bench --cpus=2 --memory=2 template:default
+bport=$(($(id -u) % 1000 + 51234))
+cp "$inst/disk" "$tmp/disk.new"
+# the first run warms the page cache and gives QEMU's command line
+mode=warm
+ours warm
+port=$(sed -n 's/^ *Port //p' "$inst/ssh.config")
+tr '\0' '\n' <"/proc/$(cat "$inst/qemu.pid")/cmdline" |
+	awk -v i="$inst" -v t="$tmp/bare" -v p="$port" -v q="$bport" '
+	{ while (k = index($0, i "/")) $0 = substr($0, 1, k - 1) t "/" substr($0, k + length(i) + 1) }
+	{ sub("127.0.0.1:" p "-", "127.0.0.1:" q "-") }
+	/id=char-ha|chardev=char-ha/ { drop = 1 }
+	NR > 1 && !drop { if (held != "") print held; held = $0; next }
+	drop { held = ""; drop = 0; next }
+	{ held = $0 }
+	END { if (held != "") print held }' >"$tmp/argv"
+# held is the option before a dropped value, so both go
+
+i=0
+while [ "$i" -lt "$n" ]; do
+	i=$((i + 1))
+	"$limactl" --log-level=fatal stop bench
+	cp "$tmp/disk.new" "$inst/disk"
+	clone
+	mode=first
+	bare
+	mode=again
+	bare
+	ours first
+	"$limactl" --log-level=fatal stop bench
+	ours again
+done
+
+# stop, from the guest's power-off to our return
+: >"$tmp/stop"
+i=0
+while [ "$i" -lt "$n" ]; do
+	i=$((i + 1))
+	{ printf '{"execute":"qmp_capabilities"}\n'; sleep 60; } | socat - "UNIX-CONNECT:$inst/qmp.sock" >"$tmp/qmp" 2>/dev/null &
+	w=$!
+	a=$(ms)
+	"$limactl" --log-level=fatal stop bench
+	b=$(ms)
+	wait "$w" 2>/dev/null || :
+	s=$(sed -n 's/.*"seconds": \([0-9]*\), "microseconds": \([0-9]*\).*"SHUTDOWN".*/\1 \2/p' "$tmp/qmp" | awk '{ printf "%d", $1 * 1000 + $2 / 1000 }')
+	echo $((b - s)) >>"$tmp/stop"
+	echo $((b - a)) >>"$tmp/stopall"
+	"$limactl" --log-level=fatal start bench
+done
+
+# shell: the same login shell through the same master
+"$limactl" shell bench true
+many() { # file command...: ms of each of ten runs
+	f=$1
+	shift
+	k=0
+	while [ "$k" -lt 10 ]; do
+		k=$((k + 1))
+		a=$(ms)
+		"$@" >/dev/null 2>&1 </dev/null
+		echo $(($(ms) - a)) >>"$f"
+	done
+}
+k=0
+while [ "$k" -lt 3 ]; do
+	k=$((k + 1))
+	many "$tmp/shell" "$limactl" shell bench true
+	many "$tmp/ssh" ssh -F "$inst/ssh.config" lima-bench 'exec /bin/bash -l -c true'
+done
+rss=$(awk '/VmRSS/ { print $2 }' "/proc/$(cat "$inst/ha.pid")/status")
+ctx() { awk '/^voluntary/ { print $2 }' "/proc/$(cat "$inst/ha.pid")/status"; }
+a=$(ctx)
+sleep 10
+idle=$(($(ctx) - a))
+
+# list: many runs at once, for one is too short to time
+lists() {
+	a=$(date +%s%N)
+	k=0
+	while [ "$k" -lt 50 ]; do
+		k=$((k + 1))
+		"$limactl" list >/dev/null 2>&1
+	done
+	echo $((($(date +%s%N) - a) / 50000))
+}
+list1=$(lists)
+k=0
+while [ "$k" -lt 99 ]; do
+	k=$((k + 1))
+	mkdir "$LIMA_HOME/i$k"
+	cp "$inst/lima.yaml" "$inst/lima-version" "$LIMA_HOME/i$k/"
+done
+list100=$(lists)
+
+printf '%-44s %9s %9s %6s\n' "$n boots each" ours reference ratio
+row 'first start to ssh banner / bare QEMU' "$(median "$tmp/first.word")" "$(median "$tmp/first.bareword")" ms
+row 'first start to Running / bare + handshake' "$(median "$tmp/first.running")" "$(median "$tmp/first.barehand")" ms
+row 'restart to ssh banner / bare QEMU' "$(median "$tmp/again.word")" "$(median "$tmp/again.bareword")" ms
+row 'restart to Running / bare + handshake' "$(median "$tmp/again.running")" "$(median "$tmp/again.barehand")" ms
+row 'stop, whole' "$(median "$tmp/stopall")" '' ms
+row 'stop, after the SHUTDOWN event' "$(median "$tmp/stop")" '' ms
+row 'shell true / ssh -F ssh.config' "$(median "$tmp/shell")" "$(median "$tmp/ssh")" ms
+row 'list, 1 instance' "$list1" '' us
+row 'list, 100 instances' "$list100" '' us
+row 'host agent, resident' "$rss" '' KiB
+row 'host agent, wake-ups in 10 idle seconds' "$idle" '' ''
+[ ! -e limactl-static ] || row 'static binary' "$(($(wc -c <limactl-static) / 1024))" '' KiB
