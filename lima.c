@@ -3067,8 +3067,8 @@ isowrite(struct iso *iso, const char *label, struct buf *out)
  * cloud-init reads user-data, which creates the user and runs boot.sh; on the
  * built image our unit runs boot.sh alone. */
 
-/* Append text with each @NAME@ replaced: vars are name, value pairs.  A value
- * goes in as a JSON string, which YAML reads as the same text. */
+/* Append text with each @NAME@ replaced: vars are name, value pairs, the values
+ * JSON, which YAML reads as the same thing. */
 static void
 fillin(struct buf *out, const char *text, size_t len, const char *const *vars)
 {
@@ -3085,11 +3085,42 @@ fillin(struct buf *out, const char *text, size_t len, const char *const *vars)
 		for (v = vars; n && p[n + 1] == '@' && v[0] && (strlen(v[0]) != n || strncmp(v[0], p + 1, n) != 0); v += 2)
 			;
 		if (n && p[n + 1] == '@' && v[0]) {
-			yjsonstr(out, v[1], strlen(v[1]));
+			bufputs(out, v[1]);
 			p += n + 2;
 		} else
 			bufputc(out, *p++);
 	}
+}
+
+/* A text as a JSON string, for the life of the command. */
+static const char *
+quoted(const char *s)
+{
+	struct buf b = { 0 };
+	const char *r;
+
+	yjsonstr(&b, s, strlen(s));
+	r = keep("%s", b.s);
+	buffree(&b);
+	return r;
+}
+
+/* Lines as a JSON array of strings. */
+static const char *
+quotedlines(const char *s)
+{
+	struct buf b = { 0 };
+	const char *r;
+	size_t n;
+
+	for (; *s; s += n + (s[n] == '\n')) {
+		n = strcspn(s, "\n");
+		bufputc(&b, b.len ? ',' : '[');
+		yjsonstr(&b, s, n);
+	}
+	r = keep("%s]", b.len ? b.s : "[");
+	buffree(&b);
+	return r;
 }
 
 /* Printable part of a comment: it ends up in a line of /etc/passwd. */
@@ -3142,10 +3173,10 @@ writecidata(const struct conf *c)
 	int ret;
 
 	const char *const vars[] = {
-		"HOSTNAME", hostname, "USER", c->user, "UID", keep("%lld", c->uid),
-		"COMMENT", printable(c->comment ? c->comment : ""), "HOME", c->home, "SHELL", c->shell,
-		"SUDO", c->sudo ? "ALL=(ALL) NOPASSWD:ALL" : "ALL=(ALL) ALL",
-		"SSHKEYS", keys, "HOSTKEY", keep("%s\n", key ? key : ""), "HOSTPUB", pub ? pub : "", "TIMEZONE", c->timezone, NULL,
+		"USER", quoted(c->user), "UID", quoted(keep("%lld", c->uid)), "HOME", quoted(c->home), "SHELL", quoted(c->shell),
+		"COMMENT", quoted(printable(c->comment ? c->comment : "")),
+		"SUDO", quoted(c->sudo ? "ALL=(ALL) NOPASSWD:ALL" : "ALL=(ALL) ALL"), "SSHKEYS", quotedlines(keys),
+		"HOSTKEY", quoted(keep("%s\n", key ? key : "")), "HOSTPUB", quoted(pub ? pub : ""), NULL,
 	};
 	p = embedded("user-data.in", &len);
 	fillin(&user, (const char *)p, len, vars);
@@ -6075,6 +6106,7 @@ cmdinfo(int argc, char *argv[])
 	o = ynewmap(&d);
 	putstr(&d, o, "name", accel);
 	putstr(&d, o, "reason", why);
+	/* QEMU's own words: only with hardware virtualisation is a VM a boundary */
 	(void)yput(&d, o, "securityBoundary", ynewbool(&d, strcmp(accel, "kvm") == 0));
 	(void)yput(&d, m, "accelerator", o);
 	yjson(&b, m, 4);

@@ -223,6 +223,14 @@ new_user() {
 		fail "cannot add the user $user"
 }
 
+# On our own image the user's manager starts with logind and not with the first
+# session, which would wait for it.
+linger() {
+	[ -n "${LIMA_BOOT_FORK-}" ] && [ ! -e "/var/lib/systemd/linger/$user" ] || return 0
+	mkdir -p /var/lib/systemd/linger && : >"/var/lib/systemd/linger/$user" ||
+		fail "cannot let $user linger"
+}
+
 # An account that other tools made may be locked with "!", which shuts key
 # logins out too where sshd runs without PAM (Alpine).
 unlock_password() {
@@ -417,6 +425,7 @@ early() {
 		sudo_rule
 		unlock_password
 		subids
+		linger
 	fi
 	unlock_accounts
 	host_name

@@ -135,6 +135,10 @@ check_host() {
 
 clean() {
 	[ -z "${work-}" ] || rm -rf "$work"
+	[ -d "${tmp-}" ] || return 0
+	# What mmdebstrap left when it was killed belongs to the namespace.
+	rm -rf "$tmp" 2>/dev/null ||
+		{ mmdebstrap --unshare-helper rm -rf "$tmp" || :; rm -rf "$tmp"; } 2>/dev/null || :
 }
 
 # on_signal: mmdebstrap runs in the background so that a signal reaches us at
@@ -211,6 +215,10 @@ main() {
 	trap clean EXIT
 	trap on_signal HUP INT TERM
 	work=$(mktemp -d "$out/.mkimage.XXXXXX") || die "cannot write to $out"
+	# A directory of our own, so that nothing stays behind; the namespace's
+	# root has to get through it.
+	tmp=$(mktemp -d "${TMPDIR:-/tmp}/lima-image.XXXXXX") || die "cannot write to ${TMPDIR:-/tmp}"
+	chmod 755 "$tmp"
 	# The namespace's root is nobody's friend out here: what it writes must
 	# be open to all, in a directory whose name nobody can guess.
 	for f in disk kernel initrd; do : >"$work/$f"; done
@@ -236,7 +244,7 @@ main() {
 	LIMA_ARCH=$deb_arch LIMA_SOURCES=$(source_lines) LIMA_KERNEL=$kernel LIMA_OPTIONS=$(apt_options)
 	export LIMA_ARCH LIMA_SOURCES LIMA_KERNEL LIMA_OPTIONS
 	# shellcheck disable=SC2016  # $1 is the hook's
-	HOME=/ mmdebstrap "$@" --variant=custom --format=null --architectures="$deb_arch" \
+	HOME=/ TMPDIR=$tmp mmdebstrap "$@" --variant=custom --format=null --architectures="$deb_arch" \
 		--include='?essential' --include="$packages" \
 		--aptopt='APT::Install-Recommends "false"' \
 		--aptopt='Acquire::Languages "none"' \
@@ -684,6 +692,7 @@ END
 		[Service]
 		PrivateTmp=no
 	END
+	rest=
 	for u in systemd-udevd systemd-udev-trigger kmod-static-nodes systemd-modules-load \
 		systemd-tmpfiles-setup-dev-early systemd-tmpfiles-setup-dev \
 		systemd-tmpfiles-setup systemd-sysctl systemd-networkd; do
@@ -693,7 +702,19 @@ END
 			[Service]
 			Nice=10
 		END
+		rest="$rest $u.service"
 	done
+	# boot.sh makes the user linger, so logind starts the user's manager when
+	# it starts itself: while the host still shakes hands with sshd.
+	in_file /etc/systemd/system/user@.service.d/lima-first.conf <<-END
+		[Unit]
+		Before=$rest
+	END
+	# Its sockets listen from the start; nobody waits for it to read them.
+	in_file /etc/systemd/system/systemd-journald.service.d/lima.conf <<-END
+		[Unit]
+		After=ssh.service
+	END
 	for u in dev-mqueue sys-kernel-tracing run-lock tmp; do
 		in_file "/etc/systemd/system/$u.mount.d/lima.conf" <<-END
 			[Unit]
