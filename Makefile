@@ -79,7 +79,7 @@ SETUP = want=; for n; do command -v "$${n%%:*}" >/dev/null 2>&1 || \
 # Boot the default instance and show something out of it.
 run: setup-run
 	@$(MAKE) all
-	./limactl start --yes
+	LIMA_SUDO=1 ./limactl start --yes
 	./lima uname -a
 	./lima cat /etc/os-release
 	@echo
@@ -91,12 +91,12 @@ run: setup-run
 
 test: setup-test
 	@$(MAKE) all static lima-guestagent
-	./test.sh
+	LIMA_SUDO=1 ./test.sh
 
 # Medians, and ratios against a bare QEMU boot of the same image.
 bench: setup-bench
 	@$(MAKE) all static
-	./tests/bench.sh
+	LIMA_SUDO=1 ./tests/bench.sh
 
 check: limactl-asan
 	LIMACTL=./limactl-asan ./test.sh unit

@@ -130,7 +130,26 @@ check_host() {
 			die "user $me has no range in /etc/$f; as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $me"
 	done
 	unshare -U true 2>/dev/null ||
-		die "this host forbids user namespaces; as root: sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 (or kernel.apparmor_restrict_unprivileged_userns=0)"
+		die "this host forbids user namespaces; as root: sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 (or kernel.apparmor_restrict_unprivileged_userns=0); or let the build use sudo with LIMA_SUDO=1 (in a chroot nothing else works)"
+}
+
+# with_sudo ARGUMENT...: the same build as root, when that was allowed and there
+# is no other way: in a chroot, and in most containers, the kernel gives no user
+# namespaces to users.
+with_sudo() {
+	[ "$(id -u)" != 0 ] && [ "${LIMA_SUDO-}" = 1 ] && ! unshare -U true 2>/dev/null &&
+		command -v sudo >/dev/null && sudo -n true 2>/dev/null || return 0
+	echo "no user namespaces here: building with sudo"
+	# sudo closes the descriptor our text may come from
+	cat "$0" >"$3/.script" || die "cannot write to $3"
+	rc=0
+	sudo -n env LIMA_MIRROR="${LIMA_MIRROR-}" TMPDIR="${TMPDIR:-/tmp}" PATH="$PATH:/usr/sbin:/sbin" \
+		sh "$3/.script" "$@" || rc=$?
+	rm -f "$3/.script"
+	for f in disk kernel initrd cmdline; do
+		[ ! -e "$3/$f" ] || sudo -n chown "$(id -u):$(id -g)" "$3/$f"
+	done
+	exit "$rc"
 }
 
 clean() {
@@ -179,6 +198,7 @@ main() {
 		echo "usage: mkimage.sh SUITE ARCH OUTDIR [PACKAGE...]" >&2
 		exit 2
 	fi
+	with_sudo "$@"
 	suite=$1 arch=$2 out=$3
 	shift 3
 	case $suite in
