@@ -2488,7 +2488,10 @@ built(const char *spec, const char *arch)
 {
 	size_t len;
 	const unsigned char *script = embedded("mkimage.sh", &len);
-	const char *key = hashhex(keep("%s %s %s", spec, arch, hashhex((const char *)script, 32)), 12);
+	/* the guest's fixed address is part of the image */
+	const char *ip = keep("%s%s", slirpaddress, strchr(slirpnet, '/'));
+	const char *key = hashhex(keep("%s %s %s %s %s %s", spec, arch, ip, slirpgateway, slirpdns,
+	    hashhex(keep("%.*s", (int)len, (const char *)script), 32)), 12);
 	const char *top = keep("%s/mmdebstrap", cachedir()), *dir = keep("%s/%s", top, key);
 	const char *tmp = keep("%s.tmp", dir), *logfile = keep("%s/build.log", tmp);
 	struct args a = { 0 };
@@ -2517,6 +2520,8 @@ built(const char *spec, const char *arch)
 	if ((logfd = open(logfile, O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC|O_APPEND, 0644)) < 0)
 		die("create %s:", logfile);
 	fd = embeddedfd("mkimage.sh");
+	if (setenv("LIMA_IP", ip, 1) < 0 || setenv("LIMA_GATEWAY", slirpgateway, 1) < 0 || setenv("LIMA_DNS", slirpdns, 1) < 0)
+		die("setenv:");
 	arg(&a, "sh");
 	arg(&a, "/proc/self/fd/3");
 	w = strsep(&list, ",");

@@ -143,7 +143,7 @@ with_sudo() {
 	# sudo closes the descriptor our text may come from
 	cat "$0" >"$3/.script" || die "cannot write to $3"
 	rc=0
-	sudo -n env LIMA_MIRROR="${LIMA_MIRROR-}" TMPDIR="${TMPDIR:-/tmp}" PATH="$PATH:/usr/sbin:/sbin" \
+	sudo -n env LIMA_MIRROR="${LIMA_MIRROR-}" LIMA_IP="${LIMA_IP-}" LIMA_GATEWAY="${LIMA_GATEWAY-}" LIMA_DNS="${LIMA_DNS-}" TMPDIR="${TMPDIR:-/tmp}" PATH="$PATH:/usr/sbin:/sbin" \
 		sh "$3/.script" "$@" || rc=$?
 	rm -f "$3/.script"
 	for f in disk kernel initrd cmdline; do
@@ -224,7 +224,6 @@ main() {
 	packages=apt,usr-is-merged,systemd-sysv,udev,dbus,dbus-user-session,libpam-systemd,openssh-server,sudo,sshfs
 	packages=$packages,ca-certificates,iproute2,e2fsprogs,netbase,bash,less,procps
 	packages=$packages,kmod,apt-utils,tzdata,passwd,rsync
-	# Before 13 resolved and networkd came with systemd, or not at all.
 	for p; do
 		case $p in
 		'' | -* | *[!A-Za-z0-9.+:=~/_-]*) die "'$p' is no package's name" ;;
@@ -263,6 +262,9 @@ main() {
 
 	LIMA_ARCH=$deb_arch LIMA_SOURCES=$(source_lines) LIMA_KERNEL=$kernel LIMA_OPTIONS=$(apt_options)
 	export LIMA_ARCH LIMA_SOURCES LIMA_KERNEL LIMA_OPTIONS
+	# QEMU's user network; limactl says when its config.h has another one.
+	LIMA_IP=${LIMA_IP:-192.168.5.15/24} LIMA_GATEWAY=${LIMA_GATEWAY:-192.168.5.2} LIMA_DNS=${LIMA_DNS:-192.168.5.3}
+	export LIMA_IP LIMA_GATEWAY LIMA_DNS
 	# shellcheck disable=SC2016  # $1 is the hook's
 	HOME=/ TMPDIR=$tmp mmdebstrap "$@" --variant=custom --format=null --architectures="$deb_arch" \
 		--include='?essential' --include="$packages" \
@@ -319,7 +321,7 @@ mask() {
 	for u; do ln -sf /dev/null "$root/etc/systemd/system/$u"; done
 }
 
-# switch_on UNIT TARGET: what systemctl switch_on does, without running it.
+# switch_on UNIT TARGET: what systemctl enable does, without running it.
 switch_on() {
 	mkdir -p "$root/etc/systemd/system/$2.wants"
 	ln -sf "/etc/systemd/system/$1" "$root/etc/systemd/system/$2.wants/$1"
@@ -337,7 +339,7 @@ get_kernel() {
 		export APT_CONFIG
 		k=$(apt-cache depends --no-recommends --no-suggests "$LIMA_KERNEL" |
 			sed -n 's/^ *Depends: *\(linux-image-[0-9].*\)/\1/p' | head -n 1)
-		set -- "${k:-$LIMA_KERNEL}" busybox-static lz4 xz-utils zstd
+		set -- "${k:-$LIMA_KERNEL}" busybox-static xz-utils zstd
 		case $k in
 		# Ubuntu keeps most modules apart.
 		linux-image-[0-9]*) ! apt-cache show "linux-modules-${k#linux-image-}" >/dev/null 2>&1 ||
@@ -355,27 +357,6 @@ get_kernel() {
 	version=$(ls "$root/usr/lib/modules")
 	cp "$root"/var/tmp/k/boot/config-* "$root/boot/"
 	chroot "$root" depmod "$version"
-}
-
-# get_vmlinux FILE: the kernel without its packing. QEMU starts that by PVH
-# and saves the guest the unpacking; only x86 has such a packing here.
-get_vmlinux() {
-	# Where the payload is, says the boot protocol's header: setup_sects at
-	# 0x1f1, payload_offset at 0x248, payload_length at 0x24c.
-	sects=$(od -An -tu1 -j 497 -N 1 "$1")
-	# shellcheck disable=SC2046  # two words
-	set -- "$1" $(od -An -tu4 -j 584 -N 8 "$1")
-	off=$(((sects + 1) * 512 + $2))
-	magic=$(od -An -tx1 -j $off -N 4 "$1" | tr -d ' ')
-	case $magic in
-	fd377a58) unpack=xz ;;
-	02214c18) unpack=lz4 ;;
-	28b52ffd) unpack=zstd ;;
-	1f8b*) unpack=gzip ;;
-	*) return 1 ;;
-	esac
-	tail -c +$((off + 1)) "$1" | head -c "$3" | in_guest "$unpack" -dcq >"$root/var/tmp/vmlinux" 2>/dev/null || :
-	[ "$(od -An -tx1 -N 4 "$root/var/tmp/vmlinux" | tr -d ' ')" = 7f454c46 ]
 }
 
 make_initrd() {
@@ -415,8 +396,9 @@ b=/bin/busybox
 $b mount -t devtmpfs dev /dev
 $b mount -t proc proc /proc
 exec </dev/console >/dev/console 2>&1
+echo lima-initrd	# a stage that the host shows
 END
-		echo "first='$first' second='${mods#"$first"}'"
+		echo "first='$first' second='${mods#"$first"}' ip=$LIMA_IP gateway=$LIMA_GATEWAY"
 		cat <<'END'
 load() {
 	for m; do
@@ -424,15 +406,15 @@ load() {
 	done
 }
 load $first
-# QEMU's user network always has these addresses: with them set here the net is
+# QEMU's user network has these addresses: with them set here the net is
 # up before the first daemon runs. networkd has them too and keeps them.
 {
 	load $second
 	$b ip link set lo up
 	# No router of QEMU's leads to an IPv6 net on most hosts.
 	echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_ra
-	$b ip addr add 192.168.5.15/24 broadcast 192.168.5.255 dev eth0 &&
-		$b ip link set eth0 up && $b ip route add default via 192.168.5.2 metric 200 proto static
+	$b ip addr add $ip broadcast + dev eth0 &&
+		$b ip link set eth0 up && $b ip route add default via $gateway metric 200 proto static
 } &
 read -r cmdline </proc/cmdline
 dev=/dev/vda flags=noatime,noinit_itable init=/sbin/init
@@ -468,7 +450,7 @@ END
 
 write_disk() {
 	stage "writing the disk"
-	rm -rf "$root/var/tmp/i" "$root/var/tmp/k" "$root/var/tmp/vmlinux"
+	rm -rf "$root/var/tmp/i" "$root/var/tmp/k"
 	# /proc, /sys and /dev are mounted over the root now. A bind mount of it
 	# alone shows what is below, which is what belongs on the disk.
 	src=$root
@@ -497,11 +479,9 @@ inside() {
 	get_kernel
 	stage "setting up the system"
 	set_up
-	if get_vmlinux "$root"/var/tmp/k/boot/vmlinuz-*; then
-		cat "$root/var/tmp/vmlinux" >/proc/self/fd/0/kernel
-	else
-		cat "$root"/var/tmp/k/boot/vmlinu[xz]-* >/proc/self/fd/0/kernel
-	fi
+	# As it comes: an unpacked one, started by PVH, boots no faster than
+	# today's LZ4 packing and loses the random base address.
+	cat "$root"/var/tmp/k/boot/vmlinu[xz]-* >/proc/self/fd/0/kernel
 	make_initrd
 	write_disk
 }
@@ -509,11 +489,11 @@ inside() {
 set_up() {
 	# The guest sees the host's loopback at another address.
 	printf '%s\n' "$LIMA_SOURCES" |
-		sed 's,//\(127\.0\.0\.1\|localhost\|\[::1\]\)\([:/]\),//192.168.5.2\2,' |
+		sed 's,//\(127\.0\.0\.1\|localhost\|\[::1\]\)\([:/]\),//'"$LIMA_GATEWAY"'\2,' |
 		in_file /etc/apt/sources.list
 	rm -f "$root/etc/apt/apt.conf.d/99mmdebstrap" "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
 	[ -z "$LIMA_OPTIONS" ] || printf '%s\n' "$LIMA_OPTIONS" |
-		sed 's,//\(127\.0\.0\.1\|localhost\|\[::1\]\)\([:/]\),//192.168.5.2\2,' |
+		sed 's,//\(127\.0\.0\.1\|localhost\|\[::1\]\)\([:/]\),//'"$LIMA_GATEWAY"'\2,' |
 		in_file /etc/apt/apt.conf.d/90host
 	in_file /etc/apt/apt.conf.d/91lima <<-END
 		Acquire::Languages "none";
@@ -540,7 +520,7 @@ set_up() {
 	rm -f "$root/etc/resolv.conf"
 	in_file /etc/resolv.conf <<-END
 		# QEMU's own name server, which asks the host's.
-		nameserver 192.168.5.3
+		nameserver $LIMA_DNS
 	END
 
 	set_up_net
@@ -556,14 +536,14 @@ set_up_net() {
 		[Link]
 		RequiredForOnline=no
 		[Network]
-		Address=192.168.5.15/24
-		DNS=192.168.5.3
+		Address=$LIMA_IP
+		DNS=$LIMA_DNS
 		IPv6AcceptRA=no
 		LinkLocalAddressing=no
 		LLDP=no
 		KeepConfiguration=yes
 		[Route]
-		Gateway=192.168.5.2
+		Gateway=$LIMA_GATEWAY
 		Metric=200
 	END
 	in_file /etc/systemd/network/80-dhcp.network <<-END
