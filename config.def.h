@@ -21,6 +21,7 @@ static const char slirpaddress[] = "192.168.5.15";      /* the guest */
 /* ---- patience, in milliseconds ---- */
 static const long long startwait = 10 * 60 * 1000;      /* start --timeout: until Running */
 static const long long powerwait = 3 * 60 * 1000;       /* power button, until QEMU is asked to quit */
+static const long long pressagain = 1000    ;           /* the button again: a booting guest misses it */
 static const long long quitwait = 10 * 1000;            /* QMP quit, until SIGKILL */
 static const long long silentwait = 45 * 1000;          /* a console that says nothing of sshd: try ssh all the same */
 static const long long retryfirst = 100;                /* ssh that failed: again after this, then doubled ... */

@@ -3739,7 +3739,9 @@ static struct {
 	long long retry;                /* pause before the next ssh master, ms */
 	long long port;
 	long long t0;                   /* QEMU's launch */
+	bool word;                      /* the console said that sshd listens */
 	bool done;                      /* boot.sh has finished */
+	long long powerend;             /* when pressing the power button has been enough */
 	bool running;                   /* said so */
 	bool adopted, sandbox, greeted, asked;
 	bool mastersup;                 /* our control socket is there */
@@ -3959,6 +3961,14 @@ login(void)
 	startmaster();
 }
 
+/* The console's word comes while an attempt without it hangs: a new one. */
+static void
+loginanew(void)
+{
+	killkid(KMASTER, SIGTERM);
+	ha.retry = retryfirst;
+}
+
 /* The master went, or was refused: again, a little later each time. */
 static void
 relogin(void)
@@ -4015,7 +4025,7 @@ rebooted(void)
 	if (!ha.greeted)
 		return;
 	info("The guest reboots");
-	ha.done = ha.stuck = false;
+	ha.word = ha.done = ha.stuck = false;
 	ha.stage = 0;
 	ha.retry = retryfirst;
 	killkid(KMASTER, SIGTERM);
@@ -4024,21 +4034,31 @@ rebooted(void)
 }
 
 static void
-power(void)
-{
-	info("Shutting down QEMU with the power button");
-	hastate(APOWER, powerwait);
-	if (qmpsend(&ha.qmp, "system_powerdown") < 0)
-		hastate(APOWER, 1);     /* no monitor: the next step at once */
-}
-
-static void
 quit(void)
 {
 	warn("The guest did not power off; asking QEMU to quit");
 	hastate(AQUIT, quitwait);
+	/* without a monitor SIGTERM does the same: QEMU flushes its disks and exits */
 	if (qmpsend(&ha.qmp, "quit") < 0)
-		hastate(AQUIT, 1);
+		killkid(KQEMU, SIGTERM);
+}
+
+/* Press, and again a little later: while the guest boots nobody there listens. */
+static void
+press(void)
+{
+	if (now() >= ha.powerend || qmpsend(&ha.qmp, "system_powerdown") < 0)
+		quit();
+	else
+		hastate(APOWER, pressagain);
+}
+
+static void
+power(void)
+{
+	info("Shutting down QEMU with the power button");
+	ha.powerend = now() + powerwait;
+	press();
 }
 
 static void
@@ -4069,7 +4089,7 @@ broken(void)
 		return;
 	hastate(AQUIT, quitwait);
 	if (qmpsend(&ha.qmp, "quit") < 0)
-		hastate(AQUIT, 1);
+		killkid(KQEMU, SIGTERM);
 }
 
 static void
@@ -4091,10 +4111,10 @@ cleanend(void)
 static void (*const act[NASTATE][NAEVENT])(void) = {
 	/*            word     master   lost     done      reset     stop      gone      time      broken */
 	[ABOOT]  = { login,   sshup,   nothing, bootdone, rebooted, power,    gone,     login,    broken  },
-	[ALOGIN] = { login,   sshup,   relogin, bootdone, rebooted, power,    gone,     login,    broken  },
+	[ALOGIN] = { loginanew, sshup,   relogin, bootdone, rebooted, power,    gone,     login,    broken  },
 	[AWAIT]  = { nothing, nothing, relogin, bootdone, rebooted, power,    gone,     askdone,  broken  },
 	[AUP]    = { nothing, nothing, relogin, bootdone, rebooted, power,    gone,     nothing,  nothing },
-	[APOWER] = { nothing, nothing, nothing, nothing,  nothing,  quit,     gone,     quit,     nothing },
+	[APOWER] = { nothing, nothing, nothing, nothing,  nothing,  quit,     gone,     press,    nothing },
 	[AQUIT]  = { nothing, nothing, nothing, nothing,  nothing,  hardkill, gone,     hardkill, nothing },
 	[AKILL]  = { nothing, nothing, nothing, nothing,  nothing,  nothing,  gone,     hardkill, nothing },
 	[ACLEAN] = { nothing, nothing, nothing, nothing,  nothing,  nothing,  nothing,  cleanend, nothing },
@@ -4151,7 +4171,10 @@ consoleline(const char *s, bool whole)
 		return;
 	switch (w->means) {
 	case WSSH:
-		haevent(EWORD);
+		if (!ha.word) {         /* ours, or the init system's: the first counts */
+			ha.word = true;
+			haevent(EWORD);
+		}
 		break;
 	case WDONE:
 		if ((s = strrchr(s, ' ')) && strcmp(s, " 0") != 0 && !ha.done)
@@ -4216,7 +4239,7 @@ qmpobject(const struct ynode *o)
 		(void)qmpsend(&ha.qmp, "qmp_capabilities");
 		ha.greeted = true;
 		if (ha.st == APOWER)    /* asked to stop before QEMU listened */
-			(void)qmpsend(&ha.qmp, "system_powerdown");
+			press();
 	} else if (strcmp(name, "SHUTDOWN") == 0) {
 		debug("QEMU: shutdown");
 		if (ypath(o, "data.guest") && ypath(o, "data.guest")->i)
