@@ -9,8 +9,6 @@ CFLAGS = -O2
 WARN = -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes
 HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 ALL_CFLAGS = $(WARN) -DVERSION=\"$(VERSION)\" $(CPPFLAGS) $(CFLAGS)
-# musl has no linux/ headers of its own; the system's come after musl's
-MUSLINC = -idirafter /usr/include -idirafter /usr/include/$$(uname -m)-linux-gnu
 SAN = -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
 EMBED = guest/boot.sh guest/mkimage.sh guest/user-data.in templates/default.yaml
@@ -48,7 +46,7 @@ limactl: $(SRC)
 # one file that needs nothing beside it
 static: limactl-static
 limactl-static: $(SRC)
-	$(MUSLCC) $(ALL_CFLAGS) $(HARDEN) $(MUSLINC) -static -s $(LDFLAGS) -o $@ lima.c
+	$(MUSLCC) $(ALL_CFLAGS) $(HARDEN) -static -s $(LDFLAGS) -o $@ lima.c
 
 lima-guestagent: guestagent.c
 	$(MUSLCC) $(ALL_CFLAGS) -static -s $(LDFLAGS) -o $@ guestagent.c
@@ -67,7 +65,6 @@ SETUP = want=; for n; do command -v "$${n%%:*}" >/dev/null 2>&1 || \
 		[ -x "/usr/sbin/$${n%%:*}" ] || [ -x "/sbin/$${n%%:*}" ] || \
 		want="$$want $${n\#*:}"; done; \
 	[ -e /usr/include/stdlib.h ] || want="$$want libc6-dev"; \
-	[ -e /usr/include/linux/fs.h ] || want="$$want linux-libc-dev"; \
 	[ -n "$$want" ] || exit 0; \
 	if ! command -v apt-get >/dev/null; then \
 		echo "please install the programs of these Debian packages:$$want" >&2; exit 1; fi; \

@@ -26,12 +26,14 @@ static const long long quitwait = 10 * 1000;            /* QMP quit, until SIGKI
 static const long long silentwait = 45 * 1000;          /* a console that says nothing of sshd: try ssh all the same */
 static const long long retryfirst = 100;                /* ssh that failed: again after this, then doubled ... */
 static const long long retrylast = 5 * 1000;            /* ... up to this */
+static const long long loginwait = 40 * 1000;           /* an ssh master that hangs is ended */
 static const long long donewait = 3 * 1000;             /* ssh works, console silent: ask through ssh */
 static const long long requestwait = 3 * 1000;          /* a client of ha.sock that does not finish its request */
 
 /* ---- bounds ---- */
 static const long long serialcap = 8 << 20;             /* serial.log is cut when it grows beyond, bytes */
 static const long long buildspace = 1LL << 30;          /* free bytes a built image needs in the cache */
+static const int manyreboots = 20;                      /* of a guest are logged, and no more */
 static const int consolelines = 20;                     /* lines of the console shown with a failure */
 
 /* ---- QEMU: a row for each guest architecture ---- */

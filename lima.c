@@ -376,7 +376,6 @@ xrealloc(void *p, size_t n, size_t size)
 static char * PRINTF(1, 2)
 keep(const char *fmt, ...)
 {
-	struct buf b = { 0 };
 	char small[256], *s;
 	va_list ap, again;
 	int n;
@@ -391,7 +390,6 @@ keep(const char *fmt, ...)
 	else
 		vsnprintf(s, (size_t)n + 1, fmt, again);
 	va_end(again);
-	buffree(&b);
 	return s;
 }
 
@@ -510,22 +508,31 @@ bufquote(struct buf *b, const char *s)
 	bufputc(b, '\'');
 }
 
-/* Bytes of the guest made fit for a terminal or a log: printable ASCII and
- * UTF-8 pass, the rest becomes a dot.  Escape sequences lose their escape. */
+/* Bytes of the guest made fit for a terminal or a log: printable characters pass,
+ * colours vanish, the rest becomes a dot. */
 static void
-bufsafe(struct buf *b, const char *s, size_t n)
+bufsafe(struct buf *b, const char *str, size_t n)
 {
-	size_t i;
+	const unsigned char *s = (const unsigned char *)str;
+	size_t i, k, len;
 
-	for (i = 0; i < n; i++)
+	for (i = 0; i < n; i += len) {
+		len = s[i] < 0x80 ? 1 : s[i] >= 0xf0 ? 4 : s[i] >= 0xe0 ? 3 : 2;
+		for (k = 1; k < len && i + k < n && (s[i + k] & 0xc0) == 0x80; k++)
+			;
 		if (s[i] == '\033' && i + 1 < n && s[i + 1] == '[') {
-			for (i += 2; i < n && !isalpha((unsigned char)s[i]); i++)
-				;       /* a colour: without it the line reads the same */
-		} else if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f || ((unsigned char)s[i] >= 0x80 && (unsigned char)s[i] < 0xa0)) {
-			/* 0x80-0x9f are C1 controls on some terminals, but also UTF-8 tails */
-			bufputc(b, (unsigned char)s[i] >= 0x80 && i && (unsigned char)s[i - 1] >= 0xc3 ? s[i] : '.');
-		} else
-			bufputc(b, s[i]);
+			for (len = 2; i + len < n && !isalpha(s[i + len]); len++)
+				;
+			len++;
+		} else if (len == 1 ? s[i] >= 0x20 && s[i] != 0x7f :
+		    /* whole, no stray tail, and no C1 control (U+0080-U+009F) */
+		    k == len && s[i] >= 0xc2 && s[i] < 0xf8 && !(s[i] == 0xc2 && s[i + 1] < 0xa0)) {
+			bufadd(b, s + i, len);
+		} else {
+			bufputc(b, '.');
+			len = 1;
+		}
+	}
 }
 
 /* argv, grown word by word, NULL at its end. */
@@ -661,17 +668,22 @@ mkdirs(const char *path, mode_t mode)
 {
 	struct buf b = { 0 };
 	char *p;
-	int r = 0;
+	int r = 0, e;
 
 	bufputs(&b, path);
 	for (p = b.s + 1; r == 0 && (p = strchr(p, '/')); *p++ = '/') {
 		*p = '\0';
-		if (mkdir(b.s, mode) < 0 && errno != EEXIST && access(b.s, F_OK) < 0)
-			r = -1;
+		if (mkdir(b.s, mode) < 0 && errno != EEXIST) {
+			e = errno;      /* EROFS and EACCES do not matter where it is there */
+			r = access(b.s, F_OK) < 0 ? -1 : 0;
+			errno = e;
+		}
 	}
 	if (r == 0 && mkdir(path, mode) < 0 && errno != EEXIST)
 		r = -1;
+	e = errno;
 	buffree(&b);
+	errno = e;
 	return r;
 }
 
@@ -767,6 +779,7 @@ copysparse(int in, int out)
 			end = st.st_size;
 		for (; at < end; at += n) {
 			n = pread(in, chunk, end - at > 1 << 20 ? 1 << 20 : (size_t)(end - at), at);
+			errno = ENOSPC;         /* what a short write means */
 			if (n <= 0 || pwrite(out, chunk, (size_t)n, at) != n)
 				break;
 		}
@@ -808,7 +821,8 @@ clonefile(const char *src, const char *dst, bool ours)
 	return e ? -1 : 0;
 }
 
-/* The process that holds a lock on a pid file, 0 when none does.  QEMU keeps
+/* The process that holds a lock on a pid file, 0 when none does, -1 when it is
+ * one of another pid namespace.  QEMU keeps
  * one on its -pidfile (lockf, fcntl(2)), our host agent one on ha.pid: the
  * kernel drops it with the process, so a stale file or a reused pid lies to
  * nobody.  The answer comes from l_pid; the file's text is never read. */
@@ -821,8 +835,9 @@ lockholder(const char *path)
 
 	if (fd < 0)
 		return 0;
+	/* a holder in another container has no pid here, and cannot be signalled */
 	if (fcntl(fd, F_GETLK, &fl) == 0 && fl.l_type != F_UNLCK)
-		pid = fl.l_pid;
+		pid = fl.l_pid > 0 ? fl.l_pid : -1;
 	close(fd);
 	return pid;
 }
@@ -974,15 +989,21 @@ waitchild(pid_t pid)
 	int st = 0;
 	bool told = false;
 
-	while (waitpid(pid, &st, 0) < 0) {
-		if (errno != EINTR)
-			return -1;
+	do {
 		if (gotsig && !told) {
 			(void)kill(pid, SIGTERM);
 			told = true;
 		}
-	}
+	} while (waitpid(pid, &st, 0) < 0 && errno == EINTR);
 	return st;
+}
+
+/* What a wait status says: "exited with status 1", "was killed by signal 9". */
+static const char *
+ended(int st)
+{
+	return st == -1 ? "could not be run" : WIFSIGNALED(st) ? keep("was killed by signal %d", WTERMSIG(st)) :
+	    keep("exited with status %d", WEXITSTATUS(st));
 }
 
 /* Run argv to its end with its output on ours; out: collect stdout there (at
@@ -1035,7 +1056,7 @@ runordie(char *const argv[], const char *dir, const char *package)
 	if (gotsig)
 		die("interrupted");
 	if (st != 0)
-		die("%s failed: %s", argv[0], *chomp(b.s) ? b.s : keep("status %d", st));
+		die("%s failed: %s", argv[0], *chomp(b.s) ? b.s : ended(st));
 	buffree(&b);
 }
 
@@ -1527,11 +1548,29 @@ checkport(const struct conf *c, const char *v)
 	return c->sshport < 65536 ? NULL : "field `ssh.localPort` must be < 65536";
 }
 
+/* Values that become a line of lima.env, and of passwd(5) in the guest. */
+static const char *
+checkline(const struct conf *c, const char *v)
+{
+	(void)c;
+	for (; v && *v; v++)
+		if (iscntrl((unsigned char)*v))
+			return "fields `user.home`, `timezone` and `guestInstallPrefix` must not contain control characters";
+	return NULL;
+}
+
+static const char *
+checkhome(const struct conf *c, const char *v)
+{
+	if (*v != '/' || strchr(v, ':'))
+		return keep("field `user.home` must be an absolute path without `:`, got %s", bq(v));
+	return checkline(c, v);
+}
+
 static const char *
 checkshell(const struct conf *c, const char *v)
 {
-	(void)c;
-	return *v == '/' ? NULL : keep("field `user.shell` must be an absolute path, got %s", bq(v));
+	return *v == '/' && !strchr(v, ':') && !checkline(c, v) ? NULL : keep("field `user.shell` must be an absolute path, got %s", bq(v));
 }
 
 static const char *
@@ -1550,8 +1589,8 @@ checkusername(const struct conf *c, const char *v)
 	if (strcmp(v, "root") == 0)
 		return "field `user.name` must not be `root`";
 	/* it goes into passwd lines, sudoers and paths of the guest */
-	return *v && *v != '-' && !strpbrk(v, ":/\n\\ \t,") ? NULL :
-	    keep("field `user.name` must not be empty, start with - or contain blanks, `:`, `,`, `/` or `\\`, got %s", bq(v));
+	return *v && !strchr("-+~", *v) && !strpbrk(v, ":/\\,%\"'#!()= ") && !checkline(c, v) ? NULL :
+	    keep("field `user.name` must not be empty, start with - + ~ or contain blanks or any of :/\\,%%\"'#!()=, got %s", bq(v));
 }
 
 static const char *
@@ -1596,13 +1635,13 @@ static const struct key confkeys[] = {
 	{ .path = "upgradePackages",        .type = KBOOL, .off = C(upgrade), .def = "false", .later = true },
 	{ .path = "containerd.system",      .type = KBOOL, .off = C(containerdsystem), .def = "false", .later = true },
 	{ .path = "containerd.user",        .type = KBOOL, .off = C(containerduser), .def = "false", .later = true },
-	{ .path = "guestInstallPrefix",     .type = KSTR,  .off = C(prefix), .def = "/usr/local" },
+	{ .path = "guestInstallPrefix",     .type = KSTR,  .off = C(prefix), .def = "/usr/local", .check = checkline },
 	{ .path = "message",                .type = KSTR,  .off = C(message) },
 	{ .path = "plain",                  .type = KBOOL, .off = C(plain), .def = "false" },
-	{ .path = "timezone",               .type = KSTR,  .off = C(timezone), .fill = filltimezone },
+	{ .path = "timezone",               .type = KSTR,  .off = C(timezone), .fill = filltimezone, .check = checkline },
 	{ .path = "user.name",              .type = KSTR,  .off = C(user), .fill = filluser, .check = checkusername },
 	{ .path = "user.comment",           .type = KSTR,  .off = C(comment), .fill = fillcomment },
-	{ .path = "user.home",              .type = KSTR,  .off = C(home), .def = "/home/{{.User}}.linux" },
+	{ .path = "user.home",              .type = KSTR,  .off = C(home), .def = "/home/{{.User}}.linux", .check = checkhome },
 	{ .path = "user.shell",             .type = KSTR,  .off = C(shell), .def = "/bin/bash", .check = checkshell },
 	{ .path = "user.uid",               .type = KINT,  .off = C(uid), .fill = filluid, .check = checkuid },
 	{ .path = "user.passwordlessSudo",  .type = KBOOL, .off = C(sudo), .def = "true", .check = checksudo },
@@ -1623,7 +1662,7 @@ struct layers {
 	struct conf *c;
 	struct ydoc doc[NLAYER];
 	const char *where[NLAYER];      /* for messages: main file `PATH` ... */
-	bool warn;                      /* name unknown and later keys */
+	bool warn;                      /* name unknown keys and those without effect */
 };
 
 static void PRINTF(2, 3)
@@ -1652,7 +1691,7 @@ badtype(struct layers *l, int i, const struct ynode *n, const char *path, const 
 {
 	if (n->kind == Y_SEQ || n->kind == Y_MAP)
 		conferr(l->c, "failed to unmarshal YAML (%s): [%d:%d] field `%s`: %s was used where %s is expected",
-		    l->where[i], n->line, n->col, path, kindname[n->kind] + 2, want);
+		    l->where[i], n->line, n->col, path, kindname[n->kind] + 2, startswith(want, "a") ? want + 2 + startswith(want, "an") : want);
 	else
 		conferr(l->c, "failed to unmarshal YAML (%s): [%d:%d] field `%s`: expected %s, got %s %s",
 		    l->where[i], n->line, n->col, path, want, kindname[n->kind], n->s ? bq(n->s) : "");
@@ -1678,11 +1717,11 @@ putvalue(struct layers *l, const struct key *k, void *base, int i, const struct 
 		*(const char **)at = s;
 		break;
 	case KINT:
-		if (n && n->kind == Y_FLOAT)
+		if (n && n->kind == Y_FLOAT && n->f > -9e18 && n->f < 9e18)
 			*(long long *)at = (long long)n->f;
 		else if (n && n->kind == Y_INT)
 			*(long long *)at = n->i;
-		else if ((n && n->kind != Y_STR) || parsenum(s, 0, LLONG_MAX, &v) < 0)
+		else if ((n && n->kind != Y_STR) || parsenum(s, 0, LLONG_MAX, &v) < 0)     /* "80", --port-forward writes it so */
 			badtype(l, i, n, k->path, "an integer");
 		else
 			*(long long *)at = v;
@@ -1765,6 +1804,8 @@ islater(const char *path)
 static void
 walkkeys(struct layers *l, int i, const struct key *rows, const struct ynode *map, const char *prefix, bool *told)
 {
+	/* without warnings *told is true from the start: types are checked all the same */
+
 	const struct ynode *n, *it;
 	const struct key *k;
 	const char *path;
@@ -1779,9 +1820,11 @@ walkkeys(struct layers *l, int i, const struct key *rows, const struct ynode *ma
 					walkkeys(l, i, k->items, it, "", told);
 		} else if (onway && n->kind == Y_MAP) {
 			walkkeys(l, i, rows, n, path, told);
+		} else if (onway && n->kind != Y_NULL) {
+			badtype(l, i, n, path, "mapping");
 		} else if ((k && k->later && (n->kind != Y_BOOL || n->i)) || (!k && !onway && rows == confkeys && islater(path))) {
 			/* vmOpts may hold anything for other drivers; null and empty mean nothing */
-			if (n->kind != Y_NULL && (n->s || n->n) && strcmp(path, "vmOpts") != 0 && strcmp(path, "osOpts") != 0)
+			if (l->warn && n->kind != Y_NULL && (n->s || n->n) && strcmp(path, "vmOpts") != 0 && strcmp(path, "osOpts") != 0)
 				warn("%s:%d: field `%s` has no effect in this version", l->where[i], n->key->line, path);
 		} else if (!k && !onway && !*told) {
 			struct field f[] = {
@@ -1868,6 +1911,28 @@ version3(const char *s, bool *tail)
 	return (x * 1000LL + y) * 1000LL + z;
 }
 
+/* algo:hex -> program that computes it; NULL and a reason when malformed. */
+static const char *
+digestprog(const char *digest, const char **why)
+{
+	static const struct { const char *algo, *prog; size_t len; } t[] = {
+		{ "sha256:", "sha256sum", 64 }, { "sha384:", "sha384sum", 96 }, { "sha512:", "sha512sum", 128 },
+	};
+	const char *hex = strchr(digest, ':');
+	size_t i;
+
+	*why = "invalid checksum digest format";
+	if (!hex || hex[1 + strspn(hex + 1, "0123456789abcdef")] != '\0')
+		return NULL;
+	for (i = 0; i < LEN(t); i++)
+		if (startswith(digest, t[i].algo)) {
+			*why = "invalid checksum digest length";
+			return strlen(hex + 1) == t[i].len ? t[i].prog : NULL;
+		}
+	*why = "unsupported digest algorithm";
+	return NULL;
+}
+
 static void
 checkconf(struct conf *c)
 {
@@ -1891,6 +1956,12 @@ checkconf(struct conf *c)
 			conferr(c, "field `images[%zu].location` refers to an invalid local file path: ``: empty path", i);
 		else if (im[i].arch && (s = checkarch(c, im[i].arch)))
 			conferr(c, "images[%zu]: %s", i, s);
+		else if (im[i].digest && !digestprog(im[i].digest, &s))
+			conferr(c, "field `images[%zu].digest` is invalid: %s: %s", i, im[i].digest, s);
+		else if (im[i].kerneldigest && !digestprog(im[i].kerneldigest, &s))
+			conferr(c, "field `images[%zu].kernel.digest` is invalid: %s: %s", i, im[i].kerneldigest, s);
+		else if (im[i].initrddigest && !digestprog(im[i].initrddigest, &s))
+			conferr(c, "field `images[%zu].initrd.digest` is invalid: %s: %s", i, im[i].initrddigest, s);
 	for (k = confkeys; k->path; k++)
 		if (k->check && (s = k->check(c, k->type == KSTR ? *(const char **)((char *)c + k->off) : NULL)))
 			conferr(c, "%s", s);
@@ -1918,6 +1989,7 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 {
 	struct layers l = { .c = c, .warn = warnings };
 	const struct key *k;
+	const char *s;
 	struct ynode *n;
 	bool told;
 	int i;
@@ -1935,8 +2007,8 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 			    l.where[i], n->line, n->col, n->kind == Y_NULL ? "null" : kindname[n->kind] + 2);
 	if (c->errs.len)
 		goto out;
-	for (i = 0; i < NLAYER && warnings; i++) {
-		told = false;
+	for (i = 0; i < NLAYER; i++) {
+		told = !warnings;
 		if (l.doc[i].root->kind == Y_MAP)
 			walkkeys(&l, i, confkeys, l.doc[i].root, "", &told);
 	}
@@ -1957,8 +2029,8 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 			putvalue(&l, k, c, i - 1, n, NULL);
 		else if (k->def || k->fill)
 			putvalue(&l, k, c, 0, NULL, k->fill ? k->fill(c) : k->def);
-		if (k->type == KSIZE && n)
-			*(k->off == offsetof(struct conf, memory) ? &c->memorytext : &c->disktext) = ystrndup(&c->a, ystr(&c->a, n), strlen(ystr(&c->a, n)));
+		if (k->type == KSIZE && n && (s = ystr(&c->a, n)))
+			*(k->off == offsetof(struct conf, memory) ? &c->memorytext : &c->disktext) = ystrndup(&c->a, s, strlen(s));
 	}
 	if (c->home) {
 		const char *const vars[] = { "User", c->user ? c->user : "", "UID", keep("%lld", c->uid), "Name", name, NULL };
@@ -1968,6 +2040,8 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 		c->memorytext = printsize(c->memory);
 	if (!c->disktext)
 		c->disktext = printsize(c->disk);
+	if (warnings && c->memory < 64 << 20)
+		warn("field `memory` is %s: no guest boots in that (a bare number is bytes)", bq(c->memorytext));
 	plaingate(c);
 	if (!c->errs.len)
 		checkconf(c);
@@ -2144,9 +2218,15 @@ static int
 inspect(struct inst *in, const char *name)
 {
 	struct buf b = { 0 };
-	const char *path;
+	const char *path, *bad = badname(name);
 
 	*in = (struct inst){ .name = name, .dir = instdir(name), .version = "" };
+	if (bad && strchr(name, '/')) {         /* ../x is no instance, whatever lies there */
+		in->state = SBROKEN;
+		insterr(in, bad);
+		errno = EINVAL;
+		return -1;
+	}
 	path = keep("%s/lima.yaml", in->dir);
 	if (readfile(path, &b, 4 << 20) < 0) {
 		int e = errno;
@@ -2175,6 +2255,22 @@ inspect(struct inst *in, const char *name)
 	if (!(in->version = readline1(keep("%s/lima-version", in->dir))))
 		in->version = "";
 	return 0;
+}
+
+/* The rendered message of an instance, without its last newline. */
+static const char *
+messagetext(const struct inst *in)
+{
+	const char *const vars[] = { "Name", in->name, "Dir", in->dir, "Hostname", guesthostname(in->name),
+	    "SSHLocalPort", keep("%lld", in->sshport), "LimaHome", host.limahome, NULL };
+	char *s;
+
+	if (!in->loaded || !in->conf.message)
+		return "";
+	s = keep("%s", expand(&perm, in->conf.message, vars, "message"));
+	if (endswith(s, "\n"))
+		s[strlen(s) - 1] = '\0';
+	return s;
 }
 
 static int
@@ -2230,7 +2326,7 @@ embedded(const char *name, size_t *len)
 	die("%s is not embedded in this binary; build it again with make", name);
 }
 
-/* A sealed file in memory that holds an embedded script, to be run as
+/* A file in memory that holds an embedded script, to be run as
  * /proc/self/fd/3; the caller closes it. */
 static int
 embeddedfd(const char *name)
@@ -2242,28 +2338,6 @@ embeddedfd(const char *name)
 	if (fd < 0 || writeall(fd, p, len) < 0)
 		die("memfd_create %s:", name);
 	return fd;
-}
-
-/* algo:hex -> program that computes it; NULL and a reason when malformed. */
-static const char *
-digestprog(const char *digest, const char **why)
-{
-	static const struct { const char *algo, *prog; size_t len; } t[] = {
-		{ "sha256:", "sha256sum", 64 }, { "sha384:", "sha384sum", 96 }, { "sha512:", "sha512sum", 128 },
-	};
-	const char *hex = strchr(digest, ':');
-	size_t i;
-
-	*why = "invalid checksum digest format";
-	if (!hex || hex[1 + strspn(hex + 1, "0123456789abcdef")] != '\0')
-		return NULL;
-	for (i = 0; i < LEN(t); i++)
-		if (startswith(digest, t[i].algo)) {
-			*why = "invalid checksum digest length";
-			return strlen(hex + 1) == t[i].len ? t[i].prog : NULL;
-		}
-	*why = "unsupported digest algorithm";
-	return NULL;
 }
 
 /* Does the file have this digest?  Reports a mismatch; -1. */
@@ -2284,6 +2358,8 @@ checkdigest(const char *path, const char *digest)
 	arg(&a, "%s", path);
 	status("verifying %s", prog);
 	st = runto(a.v, NULL, &b, -1);
+	if (gotsig)
+		die("interrupted");
 	if (st < 0)
 		warn("%s: not found in PATH; install coreutils", prog);
 	else if (st != 0 || b.len < 64)
@@ -2300,6 +2376,19 @@ checkdigest(const char *path, const char *digest)
 	argsfree(&a);
 	buffree(&b);
 	return ret;
+}
+
+/* The data of a file on the disk, so that a rename does not outrun it. */
+static int
+syncfile(const char *path)
+{
+	int fd = open(path, O_RDONLY|O_CLOEXEC), r;
+
+	if (fd < 0)
+		return -1;
+	r = fsync(fd);
+	close(fd);
+	return r;
 }
 
 /* Download url into path with curl or wget, resuming what is there.  Reports. */
@@ -2353,7 +2442,7 @@ fetch(const char *url, const char *path, const char *headers)
 	if (curl && WIFEXITED(st) && WEXITSTATUS(st) == 6)
 		warn("failed to download %s: the host's name does not resolve", bq(url));
 	else if (st != 0)
-		warn("failed to download %s: %s exited with status %d", bq(url), a.v[0], WIFEXITED(st) ? WEXITSTATUS(st) : -1);
+		warn("failed to download %s: %s %s", bq(url), a.v[0], ended(st));
 	argsfree(&a);
 	return st == 0 ? 0 : -1;
 }
@@ -2385,7 +2474,8 @@ cached(const char *url, const char *digest, const char *what)
 	const char *data = keep("%s/data", dir), *part = keep("%s/data.part", dir);
 	const char *hdr = keep("%s/headers.tmp", dir), *dfile = NULL, *known, *ret = NULL;
 	const char *base = strrchr(url, '/');
-	int lock;
+	bool resumed;
+	int lock, got;
 
 	if (mkdirs(dir, 0700) < 0)
 		die("create the cache directory %s:", dir);
@@ -2397,7 +2487,8 @@ cached(const char *url, const char *digest, const char *what)
 		known = dfile ? readline1(dfile) : NULL;
 		if (known && strcmp(known, digest) != 0)
 			warn("expected digest %s, got %s (%s)", bq(digest), bq(known), data);
-		else if (!digest || known || checkdigest(data, digest) == 0)
+		else if (!digest || known || (checkdigest(data, digest) == 0 &&
+		    writefile(dfile, digest, strlen(digest), 0644) == 0))
 			ret = data;
 		if (ret)
 			info("Using cache %s", bq(data));
@@ -2405,9 +2496,17 @@ cached(const char *url, const char *digest, const char *what)
 		return ret;
 	}
 	info("Downloading %s (%s)", what, base ? base + 1 : url);
-	if (fetch(url, part, hdr) == 0) {
+	if (!digest)
+		(void)unlink(part);     /* nothing would tell if it was of another version */
+	resumed = access(part, F_OK) == 0;
+	/* a whole one, or a server that cannot resume, is an error to curl */
+	if ((got = fetch(url, part, hdr)) < 0 && resumed && unlink(part) == 0)
+		got = fetch(url, part, hdr);
+	if (got == 0) {
 		if (digest && checkdigest(part, digest) < 0)
 			(void)unlink(part);     /* a resume would only complete the wrong file */
+		else if (syncfile(part) < 0)
+			warn("fsync %s:", part);
 		else if (rename(part, data) < 0)
 			warn("rename %s:", part);
 		else if (writefile(keep("%s/url", dir), url, strlen(url), 0644) == 0 &&
@@ -2539,7 +2638,7 @@ built(const char *spec, const char *arch)
 		die("interrupted while building mmdebstrap:%s", spec);
 	if (st != 0) {
 		showtail(logfile, 8, "mkimage: ");
-		warn("failed to build mmdebstrap:%s (sh exited with status %d)", spec, WIFEXITED(st) ? WEXITSTATUS(st) : -1);
+		warn("failed to build mmdebstrap:%s (sh %s)", spec, ended(st));
 		if (rmtree(tmp) < 0)
 			warn("remove %s:", tmp);
 		scratchdrop();
@@ -2665,7 +2764,7 @@ localpath(const char *loc)
 
 /* Bring one file of an image entry to dst.  -1 when it cannot be had. */
 static int
-bring(const char *loc, const char *digest, const char *dst, const char *what)
+bring(const char *loc, const char *digest, const char *dst, const char *what, bool unpack)
 {
 	const char *src;
 	bool remote = startswith(loc, "http://") || startswith(loc, "https://");
@@ -2685,7 +2784,8 @@ bring(const char *loc, const char *digest, const char *dst, const char *what)
 	if (!remote && digest && checkdigest(src, digest) < 0)
 		return -1;
 	(void)unlink(dst);
-	if ((r = decompress(src, loc, dst)) == 1 && (r = clonefile(src, dst, remote)) < 0)
+	r = unpack ? decompress(src, loc, dst) : 1;
+	if (r == 1 && (r = clonefile(src, dst, remote)) < 0)
 		die("copy %s to %s:", src, dst);
 	if (gotsig)
 		die("interrupted");
@@ -2710,15 +2810,15 @@ bringimage(const struct image *im, const char *arch, const char *dir)
 				die("copy %s/%s to %s/%s:", b, names[i], dir, ours[i]);
 		return 0;
 	}
-	if (bring(im->location, im->digest, keep("%s/basedisk", dir), "the image") < 0)
+	if (bring(im->location, im->digest, keep("%s/basedisk", dir), "the image", true) < 0)
 		return -1;
 	if ((why = imageformat(keep("%s/basedisk", dir), &fmt, &size))) {
 		warn("%s: %s", im->location, why);
 		return -1;
 	}
-	if (im->kernel && bring(im->kernel, im->kerneldigest, keep("%s/kernel", dir), "the kernel") < 0)
+	if (im->kernel && bring(im->kernel, im->kerneldigest, keep("%s/kernel", dir), "the kernel", true) < 0)
 		return -1;
-	if (im->initrd && bring(im->initrd, im->initrddigest, keep("%s/initrd", dir), "the initrd") < 0)
+	if (im->initrd && bring(im->initrd, im->initrddigest, keep("%s/initrd", dir), "the initrd", false) < 0)
 		return -1;
 	return im->cmdline ? writefile(keep("%s/kernel.cmdline", dir), im->cmdline, strlen(im->cmdline), 0644) : 0;
 }
@@ -2745,6 +2845,8 @@ prepareimage(const struct conf *c, const char *dir)
 		if (strcmp(im[i].variant ? im[i].variant : "", variant) != 0)
 			continue;
 		tried++;
+		if (gotsig)
+			die("interrupted");
 		logline(INFO, f, "Attempting to download the image");
 		if (bringimage(&im[i], c->arch, dir) == 0)
 			return;
@@ -3301,6 +3403,25 @@ cpuhasaes(void)
 	return yes;
 }
 
+/* An IdentityFile for each private key beside a ~/.ssh/X.pub. */
+static void
+identities(struct args *a)
+{
+	const char *dir = keep("%s/.ssh", host.home ? host.home : ""), *path;
+	struct dirent *d;
+	DIR *dp = opendir(dir);
+
+	while (dp && (d = readdir(dp))) {
+		if (!endswith(d->d_name, ".pub"))
+			continue;
+		path = keep("%s/%.*s", dir, (int)strlen(d->d_name) - 4, d->d_name);
+		if (access(path, R_OK) == 0)
+			arg(a, "IdentityFile=%s", sshpath(path));
+	}
+	if (dp)
+		closedir(dp);
+}
+
 /* The options of spec/cli.md 9.4.3 in order, as Key=Value.  Three are replaced
  * in place: the host key is known and pinned. */
 static struct strs
@@ -3332,6 +3453,8 @@ sshoptions(const struct conf *c)
 		(void)sscanf(s, "OpenSSH_%d.%d", &major, &minor);
 
 	arg(&a, "IdentityFile=%s", sshpath(keep("%s/_config/user", host.limahome)));
+	if (c->loadpubkeys)
+		identities(&a);
 	arg(&a, "StrictHostKeyChecking=yes");
 	arg(&a, "UserKnownHostsFile=%s", sshpath(keep("%s/known_hosts", c->dir)));
 	arg(&a, "HostKeyAlias=%s", guesthostname(c->name));
@@ -3513,7 +3636,7 @@ qemumachine(struct args *a, const struct conf *c, const struct arch *ar, const c
 	bool x86 = strcmp(ar->name, "x86_64") == 0, native = strcmp(ar->name, host.arch) == 0;
 
 	arg(a, "-m");
-	arg(a, "%lld", c->memory >> 20);
+	arg(a, "%lld", c->memory >> 20 ? c->memory >> 20 : 1);
 	arg(a, "-cpu");
 	arg(a, strcmp(accel, "kvm") == 0 ? "host" : "max");
 	arg(a, "-machine");
@@ -3739,11 +3862,12 @@ static struct {
 	long long retry;                /* pause before the next ssh master, ms */
 	long long port;
 	long long t0;                   /* QEMU's launch */
+	int reboots;
 	bool word;                      /* the console said that sshd listens */
 	bool done;                      /* boot.sh has finished */
 	long long powerend;             /* when pressing the power button has been enough */
 	bool running;                   /* said so */
-	bool adopted, sandbox, greeted, asked;
+	bool adopted, sandbox, greeted, asked, mastertried;
 	bool mastersup;                 /* our control socket is there */
 	const char *whygone;            /* of a stop the guest asked for */
 	struct qmp qmp;
@@ -3852,6 +3976,27 @@ sshjob(enum kid k, struct args *a)
 	argsfree(a);
 }
 
+/* Is it a master of ours?  SO_PEERCRED names whoever called listen(2), and a
+ * user's ssh forks after that: only a master that stayed can be watched. */
+static bool
+ismaster(pid_t pid)
+{
+	struct buf b = { 0 };
+	char path[64];
+	bool yes;
+	size_t i;
+
+	snprintf(path, sizeof path, "/proc/%ld/cmdline", (long)pid);
+	if (readfile(path, &b, 65536) < 0)
+		return false;
+	for (i = 0; i < b.len; i++)
+		if (!b.s[i])
+			b.s[i] = ' ';
+	yes = strstr(b.s, ha.sshconfig) && strstr(b.s, "ControlMaster=yes") && strstr(b.s, " -N ");
+	buffree(&b);
+	return yes;
+}
+
 static void
 startmaster(void)
 {
@@ -3861,10 +4006,13 @@ startmaster(void)
 	if (ha.kids[KMASTER].pidfd >= 0)
 		return;
 	if ((pid = socketowner(ha.sshsock))) {
-		if (ha.adopted) {       /* the last agent's: it has never stopped working */
-			watchkid(KMASTER, pid, false);
-			haevent(EMASTER);
-			return;
+		if (ha.adopted && !ha.mastertried) {    /* the last agent's: it never stopped working */
+			ha.mastertried = true;
+			if (ismaster(pid)) {
+				watchkid(KMASTER, pid, false);
+				haevent(EMASTER);
+				return;
+			}
 		}
 		/* a user's ssh was quicker than we: it keeps its sessions, we take over */
 		if (ha.kids[KSIDE].pidfd < 0) {
@@ -3909,8 +4057,9 @@ startwaiter(void)
 	arg(&a, "ControlMaster=no");
 	arg(&a, "-n");
 	arg(&a, "%s", ha.hostname);
-	arg(&a, "sh -c 'echo $$; exec tail -n +1 -F /run/lima-boot-done 2>/dev/null' | "
-	    "{ read -r pid; read -r iid; kill \"$pid\"; test -n \"$iid\"; }");
+	/* sh -c, for the login shell may be fish or csh */
+	arg(&a, "sh -c '{ sh -c \"echo \\$\\$; exec tail -n +1 -F /run/lima-boot-done 2>/dev/null\" | "
+	    "{ read -r pid; read -r iid; kill \"$pid\"; test -n \"$iid\"; }; }'");
 	sshjob(KWAITER, &a);
 }
 
@@ -3957,15 +4106,28 @@ login(void)
 {
 	if (ha.st == ABOOT)
 		info("Waiting for the essential requirement 1 of 2: `ssh`");
-	hastate(ALOGIN, 0);
+	hastate(ALOGIN, loginwait);
 	startmaster();
+	if (ha.st == ALOGIN && ha.kids[KMASTER].pidfd < 0 && ha.kids[KSIDE].pidfd < 0)
+		hastate(ALOGIN, ha.retry);      /* no ssh could be started: again */
+}
+
+/* Nothing came of it: an ssh that hangs, or a pause that is over. */
+static void
+loginlate(void)
+{
+	killkid(KSIDE, SIGKILL);
+	if (ha.kids[KMASTER].pidfd >= 0)
+		killkid(KMASTER, SIGKILL);      /* leads to ELOST */
+	else
+		login();
 }
 
 /* The console's word comes while an attempt without it hangs: a new one. */
 static void
 loginanew(void)
 {
-	killkid(KMASTER, SIGTERM);
+	killkid(KMASTER, SIGKILL);
 	ha.retry = retryfirst;
 }
 
@@ -4022,14 +4184,16 @@ bootdone(void)
 static void
 rebooted(void)
 {
-	if (!ha.greeted)
-		return;
-	info("The guest reboots");
+	if (ha.reboots++ < manyreboots)         /* a guest in a loop must not fill the disk */
+		info("The guest reboots");
+	if (!ha.running)
+		buffree(&ha.errors);
+	ha.mastersup = false;
 	ha.word = ha.done = ha.stuck = false;
 	ha.stage = 0;
 	ha.retry = retryfirst;
-	killkid(KMASTER, SIGTERM);
-	killkid(KWAITER, SIGTERM);
+	killkid(KMASTER, SIGKILL);
+	killkid(KWAITER, SIGKILL);
 	hastate(ABOOT, silentwait);
 }
 
@@ -4066,7 +4230,7 @@ hardkill(void)
 {
 	warn("QEMU did not exit, forcibly killing QEMU");
 	killkid(KQEMU, SIGKILL);
-	hastate(AKILL, 0);
+	hastate(AKILL, quitwait);
 }
 
 /* QEMU has exited: the master follows, or is made to. */
@@ -4085,7 +4249,8 @@ gone(void)
 static void
 broken(void)
 {
-	if (ha.running)
+	/* an adopted console tells of the past */
+	if (ha.running || ha.adopted)
 		return;
 	hastate(AQUIT, quitwait);
 	if (qmpsend(&ha.qmp, "quit") < 0)
@@ -4111,7 +4276,7 @@ cleanend(void)
 static void (*const act[NASTATE][NAEVENT])(void) = {
 	/*            word     master   lost     done      reset     stop      gone      time      broken */
 	[ABOOT]  = { login,   sshup,   nothing, bootdone, rebooted, power,    gone,     login,    broken  },
-	[ALOGIN] = { loginanew, sshup,   relogin, bootdone, rebooted, power,    gone,     login,    broken  },
+	[ALOGIN] = { loginanew, sshup,   relogin, bootdone, rebooted, power,    gone,     loginlate, broken },
 	[AWAIT]  = { nothing, nothing, relogin, bootdone, rebooted, power,    gone,     askdone,  broken  },
 	[AUP]    = { nothing, nothing, relogin, bootdone, rebooted, power,    gone,     nothing,  nothing },
 	[APOWER] = { nothing, nothing, nothing, nothing,  nothing,  quit,     gone,     press,    nothing },
@@ -4158,7 +4323,7 @@ consoletail(void)
 static void
 consoleline(const char *s, bool whole)
 {
-	struct buf b = { 0 };
+	struct buf b = { 0 }, text = { 0 };
 	const struct word *w;
 	size_t i;
 
@@ -4167,6 +4332,10 @@ consoleline(const char *s, bool whole)
 	if (i == LEN(consolewords))
 		return;
 	w = &consolewords[i];
+	if (whole && ha.adopted && strstr(s, "Linux version "))
+		ha.word = ha.done = ha.stuck = false;   /* a later boot */
+	if (ha.adopted && !ha.running && w->means >= WPANIC)
+		return;
 	if (!whole && w->means != WSTUCK)
 		return;
 	switch (w->means) {
@@ -4177,12 +4346,12 @@ consoleline(const char *s, bool whole)
 		}
 		break;
 	case WDONE:
-		if ((s = strrchr(s, ' ')) && strcmp(s, " 0") != 0 && !ha.done)
-			warn("The boot script of the guest reports a failure (hint: see %s)", bq(keep("%s/serial.log", ha.dir)));
+		if ((s = strrchr(s, ' ')) && strcmp(s, " 0") != 0 && !ha.done && ha.reboots < manyreboots)
+			warn("The boot script of the guest reports a failure (hint: see `%s/serial.log`)", ha.dir);
 		haevent(EDONE);
 		break;
 	case WSTAGE:
-		if (i <= ha.stage || ha.running)
+		if (i <= ha.stage || ha.running || ha.reboots > manyreboots)
 			break;
 		/* stages come in the order of the table */
 		ha.stage = i;
@@ -4194,7 +4363,11 @@ consoleline(const char *s, bool whole)
 			break;
 		ha.stuck = true;
 		bufsafe(&b, s, strlen(s));
-		haerror(keep("%s: %s", w->say, b.s ? b.s : ""));
+		bufputs(&text, w->say);
+		bufprintf(&text, ": %s", b.s ? b.s : "");
+		if (ha.reboots < manyreboots)
+			haerror(text.s);
+		buffree(&text);
 		buffree(&b);
 		consoletail();
 		haevent(EBROKEN);
@@ -4240,6 +4413,8 @@ qmpobject(const struct ynode *o)
 		ha.greeted = true;
 		if (ha.st == APOWER)    /* asked to stop before QEMU listened */
 			press();
+		if (ha.st == AQUIT)
+			(void)qmpsend(&ha.qmp, "quit");
 	} else if (strcmp(name, "SHUTDOWN") == 0) {
 		debug("QEMU: shutdown");
 		if (ypath(o, "data.guest") && ypath(o, "data.guest")->i)
@@ -4294,6 +4469,17 @@ agentsignal(int sig)
 	errno = e;
 }
 
+/* Did QEMU's last words complain of its sandbox?  Some builds lack seccomp. */
+static bool
+sandboxless(void)
+{
+	struct buf b = { 0 };
+	bool yes = readfile(keep("%s/ha.stderr.log", ha.dir), &b, 1 << 20) == 0 && strstr(b.s, "sandbox");
+
+	buffree(&b);
+	return yes;
+}
+
 static void
 kidended(enum kid k)
 {
@@ -4302,10 +4488,8 @@ kidended(enum kid k)
 	switch (k) {
 	case KQEMU:
 		if (st && !(WIFSIGNALED(st) && ha.st == AKILL))
-			error("QEMU %s %d (hint: its last words are above)", WIFSIGNALED(st) ? "was killed by signal" : "exited with status",
-			    WIFSIGNALED(st) ? WTERMSIG(st) : WEXITSTATUS(st));
-		if (st && !ha.greeted && ha.sandbox) {
-			/* some builds lack seccomp; a second failure is another's fault */
+			error("QEMU %s (hint: its last words are above)", ended(st));
+		if (ha.st == ABOOT && WIFEXITED(st) && WEXITSTATUS(st) && !ha.greeted && ha.sandbox && sandboxless()) {
 			warn("Trying again without QEMU's sandbox");
 			ha.sandbox = false;
 			qmpclose(&ha.qmp);
@@ -4320,8 +4504,9 @@ kidended(enum kid k)
 		haevent(ELOST);
 		break;
 	case KWAITER:
-		haevent(WIFEXITED(st) && WEXITSTATUS(st) == 0 ? EDONE : EMASTER);
-		if (!ha.done && ha.st == AWAIT)
+		if (WIFEXITED(st) && WEXITSTATUS(st) == 0)
+			haevent(EDONE);
+		else if (ha.st == AWAIT)
 			hastate(AWAIT, donewait);
 		break;
 	case KSIDE:
@@ -4391,7 +4576,7 @@ acceptclient(void)
 		;
 	if (fd < 0)
 		return;
-	if (i == NCLIENT)       /* the oldest one has had its time */
+	if (i == NCLIENT)       /* all slow: the first has had its time */
 		dropclient(&ha.client[i = 0]);
 	ha.client[i].fd = fd;
 	ha.client[i].deadline = now() + requestwait;
@@ -4519,6 +4704,10 @@ agentstart(const struct inst *in)
 		if (ha.qmp.fd < 0)
 			warn("connect to %s/ha.qmp:", ha.dir);
 		watchkid(KQEMU, in->driver, false);
+		if (ha.kids[KQEMU].pidfd < 0 || lockholder(keep("%s/qemu.pid", ha.dir)) != in->driver) {
+			error("QEMU exited while it was being adopted");
+			return -1;
+		}
 		ha.t0 = now();
 		hastate(ABOOT, 1000);
 		emit(false);
@@ -4562,11 +4751,12 @@ agentmain(const char *name)
 	ha.sshsock = keep("%s/ssh.sock", ha.dir);
 	ha.hostname = guesthostname(name);
 	(void)setrlimit(RLIMIT_CORE, &none);    /* a core of QEMU's holds the guest's memory */
-	lockpid(keep("%s/ha.pid", ha.dir));
-	if (cloexecpipe(ha.sig) < 0 || fcntl(ha.sig[0], F_SETFL, O_NONBLOCK) < 0 || fcntl(ha.sig[1], F_SETFL, O_NONBLOCK) < 0)
+	/* before the lock is held, for then we may be signalled */
+	if (pipe2(ha.sig, O_CLOEXEC|O_NONBLOCK) < 0)
 		die("pipe:");
 	catchsignals(agentsignal);
 	signal(SIGHUP, SIG_IGN);
+	lockpid(keep("%s/ha.pid", ha.dir));
 	ha.listener = listenunix(keep("%s/ha.sock", ha.dir));
 	info("hostagent socket created at %s/ha.sock", ha.dir);
 	if (agentstart(&in) == 0)
@@ -4809,7 +4999,8 @@ showlogs(const char *dir)
 {
 	struct stat st;
 
-	if (stat(keep("%s/serial.log", dir), &st) == 0 && st.st_size > 0) {
+	/* without a first event the console is that of an earlier run */
+	if (fol.port && stat(keep("%s/serial.log", dir), &st) == 0 && st.st_size > 0) {
 		info("The last lines of %s:", bq(keep("%s/serial.log", dir)));
 		showtail(keep("%s/serial.log", dir), consolelines, "| ");
 	}
@@ -4827,6 +5018,8 @@ startinstance(struct inst *in, long long limit)
 
 	if (lock < 0)
 		die("lock %s:", in->dir);
+	if (agent < 0 || in->driver < 0)
+		die("the instance %s runs in another container that shares %s", bq(in->name), host.limahome);
 	if (agent) {
 		info("The instance %s is being started already; following it", bq(in->name));
 		followopen(in->dir, false, false);
@@ -4876,15 +5069,11 @@ ready(const struct inst *in)
 		info("READY. Run `lima` to open the shell.");
 	else
 		info("READY. Run `limactl shell %s` to open the shell.", in->name);
-	if (!in->conf.message || !*in->conf.message)
+	m = keep("%s", messagetext(in));
+	if (!*m)
 		return;
-	{
-		const char *const vars[] = { "Name", in->name, "Dir", in->dir, "Hostname", guesthostname(in->name),
-		    "SSHLocalPort", keep("%lld", portofconfig(in->dir)), "LimaHome", host.limahome, NULL };
-		m = keep("%s", expand(&perm, in->conf.message, vars, "message"));
-	}
 	info("Message from the instance %s:", bq(in->name));
-	for (chomp(m); (line = strsep(&m, "\n")); )
+	while ((line = strsep(&m, "\n")))
 		fprintf(stderr, "%s\n", line);
 }
 
@@ -4971,31 +5160,32 @@ boolword(const char *s, bool *out)
 	return false;
 }
 
-/* 90s, 1h30m, 1.5h, 0: milliseconds.  False when it is no duration. */
+/* 90s, 1h30m, -1.5h, 0: milliseconds.  False when it is no duration. */
 static bool
 duration(const char *s, long long *out)
 {
-	double total = 0, v;
+	static const struct { const char *unit; double ms; } t[] = {
+		{ "ns", 1e-6 }, { "us", 1e-3 }, { "\302\265s", 1e-3 }, { "ms", 1 }, { "s", 1e3 }, { "m", 6e4 }, { "h", 3.6e6 },
+	};
+	double total = 0, v, sign = *s == '-' ? -1 : 1;
 	char *end;
+	size_t i;
 
+	s += *s == '-' || *s == '+';
 	if (strcmp(s, "0") == 0)
 		return *out = 0, true;
-	if (!isdigit((unsigned char)*s) && *s != '.')
-		return false;
-	while (*s) {
+	do {
 		if (!isdigit((unsigned char)*s) && *s != '.')
 			return false;
 		v = strtod(s, &end);
-		if (startswith(end, "ms"))
-			end += 2;
-		else if (*end == 's' || *end == 'm' || *end == 'h')
-			v *= *end == 's' ? 1000 : *end == 'm' ? 60000 : 3600000, end++;
-		else
+		for (i = 0; i < LEN(t) && !startswith(end, t[i].unit); i++)
+			;
+		if (end == s || i == LEN(t))
 			return false;
-		total += v;
-		s = end;
-	}
-	*out = (long long)total;
+		total += v * t[i].ms;
+		s = end + strlen(t[i].unit);
+	} while (*s);
+	*out = (long long)(sign * total);
 	return total < 1e15;
 }
 
@@ -5077,6 +5267,8 @@ parseflag(char *argv[], unsigned cmds)
 
 /* Parse the words after the program's name: the command, its flags and its
  * arguments, which are left in argv[0..*argc).  NULL: no command was named. */
+static _Noreturn void unknowncmd(const char *name);
+
 static const struct cmd *
 parseargs(int *argc, char *argv[])
 {
@@ -5088,7 +5280,7 @@ parseargs(int *argc, char *argv[])
 			i += parseflag(argv + i, GLOBAL | (c ? c->bit : (unsigned)HELP));
 		} else if (!c) {
 			if (!(c = findcmd(argv[i])))
-				return NULL;
+				unknowncmd(argv[i]);
 			i++;
 		} else if (strcmp(argv[i], "--") == 0) {
 			/* shell drops one -- itself when it stands after the instance */
@@ -5134,6 +5326,18 @@ globalflags(void)
 		die("cannot use both --tty and --yes flags at the same time");
 }
 
+/* Was a flag given that edits lima.yaml? */
+static bool
+editflags(void)
+{
+	int i;
+
+	for (i = 0; i < NFLAG; i++)
+		if (opt[i].set && (flags[i].yaml || i == FCONTAINERD))
+			return true;
+	return false;
+}
+
 /* The edits of lima.yaml that flags ask for, in the order of their rows.  The
  * text itself when there are none. */
 static const char *
@@ -5142,12 +5346,9 @@ applyflags(const char *text, bool existing, const char *name)
 	struct ydoc d = { 0 };
 	struct buf out = { 0 };
 	const char *r, *m;
-	bool any = false;
 	int i;
 
-	for (i = 0; i < NFLAG; i++)
-		any |= opt[i].set && (flags[i].yaml || i == FCONTAINERD);
-	if (!any)
+	if (!editflags())
 		return text;
 	if (yparse(&d, text, strlen(text)) < 0)
 		die("failed to unmarshal YAML: [%d:%d] %s", d.eline, d.ecol, d.err);
@@ -5259,8 +5460,7 @@ readtemplate(const char *loc)
 		int fd = mkstemp(tmp), r;
 		if (fd < 0)
 			die("create %s:", tmp);
-		close(fd);
-		(void)unlink(tmp);
+		close(fd);      /* ours and empty: curl goes on from nothing */
 		r = fetch(loc, tmp, "/dev/null");
 		if (r == 0)
 			r = readfile(tmp, &b, 4 << 20);
@@ -5441,6 +5641,22 @@ needinstance(struct inst *in, const char *name)
 	}
 }
 
+/* Take an instance's lock and look at it again: what was seen before it was
+ * held may have changed.  The lock; it goes with the process. */
+static int
+lockinstance(struct inst *in)
+{
+	int lock = lockfile(in->dir, O_RDONLY|O_DIRECTORY, keep("instance %s", in->name));
+
+	if (lock < 0 && gotsig)
+		die("interrupted");
+	if (lock < 0)
+		die("lock %s:", in->dir);
+	conffree(&in->conf);
+	(void)inspect(in, in->name);
+	return lock;
+}
+
 /* Become the host agent; without a terminal its words go to the log files. */
 static _Noreturn void
 foreground(const struct inst *in)
@@ -5477,6 +5693,8 @@ cmdstart(int argc, char *argv[])
 			;
 		fol.quiet = false;
 		if (fol.running) {
+			if (editflags())
+				warn("The instance %s is running: flags that change its configuration are not applied", bq(name));
 			info("The instance %s is already running. Run `%s` to open the shell.", bq(name),
 			    strcmp(name, "default") ? keep("limactl shell %s", name) : "lima");
 			return 0;
@@ -5501,7 +5719,10 @@ cmdstart(int argc, char *argv[])
 	userkey();
 	if (in.driver && !in.agent)
 		warn("The host agent of %s is gone; adopting its VM", bq(name));
-	if (opt[FFOREGROUND].b && !in.agent) {
+	if (opt[FFOREGROUND].b) {
+		(void)lockinstance(&in);        /* close-on-exec: held until we are the agent */
+		if (in.agent)
+			die("the instance %s has a host agent already", bq(name));
 		if (!in.driver)
 			preparedisk(&in.conf, in.dir);
 		foreground(&in);
@@ -5528,15 +5749,19 @@ rmtemps(const char *dir)
 		closedir(dp);
 }
 
-/* Kill a process for good and wait until it is gone. */
+/* Kill the holder of a pid file's lock for good and wait until it is gone. */
 static void
-killwait(pid_t pid)
+killwait(const char *path, pid_t pid)
 {
 	struct pollfd p = { .events = POLLIN };
 
 	if ((p.fd = pidfdopen(pid)) < 0)
 		return;
-	(void)pidfdkill(p.fd, SIGKILL);
+	if (lockholder(path) == pid)            /* the pidfd is of that process, not of a later one */
+		(void)pidfdkill(p.fd, SIGKILL);
+	else
+		p.events = 0;
+	if (p.events)
 	(void)poll(&p, 1, 10000);
 	close(p.fd);
 }
@@ -5558,29 +5783,40 @@ quitqemu(const char *dir, pid_t pid)
 	close(fd);
 }
 
-/* End an instance's processes without asking the guest. */
+/* End an instance's processes without asking the guest.  The caller holds the
+ * directory's lock and has inspected the instance under it. */
 static void
 stopforced(const struct inst *in)
 {
-	pid_t master = socketowner(keep("%s/ssh.sock", in->dir));
+	const char *hapid = keep("%s/ha.pid", in->dir), *qemupid = keep("%s/qemu.pid", in->dir);
+	struct args a = { 0 };
 
+	/* an ssh master ends with its connection; ask it all the same */
+	if (socketowner(keep("%s/ssh.sock", in->dir))) {
+		arg(&a, "ssh");
+		arg(&a, "-F");
+		arg(&a, "%s/ssh.config", in->dir);
+		arg(&a, "-O");
+		arg(&a, "exit");
+		arg(&a, "%s", guesthostname(in->name));
+		(void)runto(a.v, NULL, NULL, NOFD);
+		argsfree(&a);
+	}
 	/* the agent first, so that it does not act on what follows */
+	if (in->agent)
+		killwait(hapid, in->agent);
 	if (in->driver) {
 		info("Sending SIGKILL to the qemu driver process %ld", (long)in->driver);
-		if (in->agent)
-			killwait(in->agent);
 		quitqemu(in->dir, in->driver);
-		if (lockholder(keep("%s/qemu.pid", in->dir)) == in->driver)
-			killwait(in->driver);
+		killwait(qemupid, in->driver);
 	} else
 		info("The qemu driver process seems already stopped");
-	if (in->agent) {
+	if (in->agent)
 		info("Sending SIGKILL to the host agent process %ld", (long)in->agent);
-		killwait(in->agent);
-	} else
+	else
 		info("The host agent process seems already stopped");
-	if (master > 0)
-		killwait(master);
+	if (lockholder(qemupid) || lockholder(hapid))
+		die("the processes of instance %s do not end", bq(in->name));
 	rmtemps(in->dir);
 }
 
@@ -5595,32 +5831,39 @@ cmdstop(int argc, char *argv[])
 	if (inspect(&in, name) < 0)
 		die("%s", in.errs.v[0]);
 	if (opt[FFORCE].b) {
+		(void)lockinstance(&in);
 		stopforced(&in);
 		return 0;
 	}
+	if (in.agent < 0 || in.driver < 0)
+		die("the instance %s runs in another container that shares %s; stop it there", bq(name), host.limahome);
 	if (!in.agent && !in.driver)
 		die("expected status `Running`, got `%s` (maybe use `limactl stop -f`?)", in.loaded ? "Stopped" : "");
-	followopen(in.dir, false, true);
 	if ((agent = in.agent)) {
+		followopen(in.dir, false, true);
 		if ((pidfd = pidfdopen(agent)) < 0)
 			die("watch process %ld:", (long)agent);
 	} else {
 		/* only QEMU is left: a new agent adopts it, to end it in order */
-		if ((lock = lockfile(in.dir, O_RDONLY|O_DIRECTORY, name)) < 0)
-			die("lock %s:", in.dir);
+		lock = lockinstance(&in);
 		followopen(in.dir, true, false);
 		pidfd = launchagent(&in);
 		awaitagent(in.dir, pidfd);
 		close(lock);
-		agent = lockholder(keep("%s/ha.pid", in.dir));
+		if (!(agent = lockholder(keep("%s/ha.pid", in.dir)))) {
+			showlogs(in.dir);
+			die("no host agent could be started to stop %s in order (maybe use `limactl stop -f %s`?)", bq(name), name);
+		}
 	}
 	info("Sending SIGINT to hostagent process %ld", (long)agent);
 	if (pidfdkill(pidfd, SIGINT) < 0 && errno != ESRCH)
 		die("signal process %ld:", (long)agent);
 	info("Waiting for the host agent and the driver processes to shut down");
 	fol.quiet = true;
-	switch (follow(in.dir, pidfd, true, powerwait + quitwait)) {
+	switch (follow(in.dir, pidfd, true, powerwait + 2 * quitwait)) {
 	case FEXITED:
+		if (lockholder(keep("%s/qemu.pid", in.dir)))
+			die("the host agent has ended, but QEMU runs on (maybe use `limactl stop -f %s`?)", name);
 		break;
 	case FINTERRUPTED:
 		die("interrupted; the instance %s goes on shutting down", bq(name));
@@ -5652,12 +5895,11 @@ cmddelete(int argc, char *argv[])
 			    bq(argv[i]), bq(in.dir));
 			continue;
 		}
+		lock = lockinstance(&in);
 		if (in.protected)
 			die("failed to delete instance %s: instance is protected to prohibit accidental removal (Hint: use `limactl unprotect`)", bq(argv[i]));
 		if (!opt[FFORCE].b && (in.agent || in.driver))
 			die("failed to delete instance %s: expected status `Stopped`, got `%s`", bq(argv[i]), statename[in.state]);
-		if ((lock = lockfile(in.dir, O_RDONLY|O_DIRECTORY, keep("instance %s", argv[i]))) < 0)
-			die("lock %s:", in.dir);
 		stopforced(&in);
 		if (rmtree(in.dir) < 0)
 			die("remove %s:", in.dir);
@@ -5704,7 +5946,7 @@ instfield(const struct inst *in, const char *name)
 	case ADDR: return in->loaded ? "127.0.0.1" : "";
 	case PROT: return in->protected ? "true" : "false";
 	case VERSION_: return in->version;
-	case MESSAGE: return in->loaded && in->conf.message ? in->conf.message : "";
+	case MESSAGE: return messagetext(in);
 	case HOSTOS: return "linux";
 	case HOSTARCH: return host.arch;
 	case LIMAHOME: return host.limahome;
@@ -5777,8 +6019,8 @@ listjson(const struct inst *in)
 		putint(&d, m, "cpus", c->cpus);
 		putint(&d, m, "memory", c->memory);
 		putint(&d, m, "disk", c->disk);
-		if (c->message && *c->message)
-			putstr(&d, m, "message", chomp(keep("%s", c->message)));
+		if (*messagetext(in))
+			putstr(&d, m, "message", messagetext(in));
 	}
 	putint(&d, m, "sshLocalPort", in->sshport);
 	if (in->loaded)
@@ -5975,6 +6217,18 @@ configoptions(struct args *a, const char *dir, bool master)
 	buffree(&b);
 }
 
+/* Words with a blank between them. */
+static const char *
+joined(int argc, char *argv[])
+{
+	const char *s = argc ? argv[0] : "";
+	int i;
+
+	for (i = 1; i < argc; i++)
+		s = keep("%s %s", s, argv[i]);
+	return s;
+}
+
 /* While a guest boots, a connection would hang: wait for the agent's ssh master.
  * False when there is none to be had; a lone QEMU may still let us in. */
 static bool
@@ -6024,7 +6278,7 @@ cmdshell(int argc, char *argv[])
 			argv++, argc--;
 	}
 	if (argc && (strcmp(*argv, "create") == 0 || strcmp(*argv, "start") == 0 || strcmp(*argv, "delete") == 0 || strcmp(*argv, "shell") == 0))
-		warn("Perhaps you meant `limactl %s`?", *argv);
+		warn("Perhaps you meant `limactl %s`?", joined(argc, argv));
 	if (badname(name) || (inspect(&in, name) < 0 && errno == ENOENT))
 		die("instance %s does not exist, run `limactl create %s` to create a new instance", bq(name), name);
 	if (!in.loaded)
@@ -6348,7 +6602,7 @@ main(int argc, char *argv[])
 	static char errbuf[8192];
 	const struct cmd *c;
 	const char *base;
-	int fd, i, r;
+	int fd, r;
 
 	/* no socket of ours may become a child's stdin */
 	while ((fd = open("/dev/null", O_RDWR|O_CLOEXEC)) >= 0 && fd <= 2)
@@ -6368,23 +6622,18 @@ main(int argc, char *argv[])
 	opt[FTTY].b = isatty(1);
 	argv++;
 	argc = argc ? argc - 1 : 0;
-	for (i = 0; i < argc && argv[i][0] == '-'; i++)
-		;
 	c = parseargs(&argc, argv);
 	globalflags();
-	if (opt[FVERSION].b) {
+	r = 0;
+	if (opt[FVERSION].b)
 		puts("limactl version " FAKEVERSION);
-		return 0;
-	}
-	if (!c && argc > 0 && i < argc)
-		unknowncmd(argv[i]);
-	if (!c || opt[FHELP].b) {
+	else if (!c || opt[FHELP].b)
 		usage(c);
-		return 0;
+	else {
+		checkargc(c, argc, argv);
+		hostinit();
+		r = c->run(argc, argv);
 	}
-	checkargc(c, argc, argv);
-	hostinit();
-	r = c->run(argc, argv);
 	if (fflush(stdout) < 0)
 		die("write standard output:");
 	return r;

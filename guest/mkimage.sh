@@ -176,7 +176,7 @@ on_signal() {
 # The last message that tells why, as our own last line.
 why() {
 	w=$(grep -aE '^(E|dpkg: error|chroot|mke2fs|.*: cannot).*: ' "$work/log" |
-		grep -avE 'mmdebstrap failed to run|E: setup failed: E: command failed' | tail -n 1)
+		grep -avE 'mmdebstrap failed to run|E: setup failed: E: (command failed|env )' | cut -c 1-300 | tail -n 1)
 	case $(cat "$work/log") in
 	*'Unable to locate package'*)
 		w=$(grep -a 'Unable to locate package' "$work/log" | tail -n 1)
@@ -228,8 +228,8 @@ main() {
 		case $p in
 		'' | -* | *[!A-Za-z0-9.+:=~/_-]*) die "'$p' is no package's name" ;;
 		esac
-		packages=$packages,$p
 	done
+	LIMA_EXTRA=$*
 
 	trap clean EXIT
 	trap on_signal HUP INT TERM
@@ -261,7 +261,7 @@ main() {
 	END
 
 	LIMA_ARCH=$deb_arch LIMA_SOURCES=$(source_lines) LIMA_KERNEL=$kernel LIMA_OPTIONS=$(apt_options)
-	export LIMA_ARCH LIMA_SOURCES LIMA_KERNEL LIMA_OPTIONS
+	export LIMA_ARCH LIMA_SOURCES LIMA_KERNEL LIMA_OPTIONS LIMA_EXTRA
 	# QEMU's user network; limactl says when its config.h has another one.
 	LIMA_IP=${LIMA_IP:-192.168.5.15/24} LIMA_GATEWAY=${LIMA_GATEWAY:-192.168.5.2} LIMA_DNS=${LIMA_DNS:-192.168.5.3}
 	export LIMA_IP LIMA_GATEWAY LIMA_DNS
@@ -476,6 +476,14 @@ inside() {
 	root=$1
 	PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 	export PATH
+	# The base is configured in one go, in which a package finds its
+	# dependencies unpacked but not set up; what the user adds may mind.
+	if [ -n "$LIMA_EXTRA" ]; then
+		stage "installing $LIMA_EXTRA"
+		# shellcheck disable=SC2086  # words
+		in_guest env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o APT::Sandbox::User=root \
+			install --no-install-recommends $LIMA_EXTRA </dev/null
+	fi
 	get_kernel
 	stage "setting up the system"
 	set_up
