@@ -10,6 +10,11 @@ static const char defdisk[] = "100GiB";         /* virtual: the file grows as th
 static const char deftemplate[] = "default";    /* template:NAME of a start without arguments */
 static const int defsshport = 60022;            /* of the instance `default`, when that port is free */
 static const char fallbackuser[] = "lima";      /* when the host's login name cannot be taken over */
+static const char *const reservedusers[] = {            /* accounts that images have already */
+	"admin", "root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy",
+	"www-data", "backup", "list", "irc", "_apt", "nobody", "systemd-network", "systemd-resolve",
+	"systemd-timesync", "messagebus", "sshd", "polkitd",
+};
 static const long long fallbackuid = 1000;      /* when the host's uid cannot: 0, nobody ... */
 
 /* ---- the guest's network: QEMU's user mode stack ---- */

@@ -1479,10 +1479,14 @@ validuser(const char *s)
 static const char *
 filluser(const struct conf *c)
 {
+	size_t i;
+
 	(void)c;
-	if (!host.login || !validuser(host.login) || strcmp(host.login, "admin") == 0 ||
-	    strcmp(host.login, "root") == 0 || host.uid == 0)
+	if (!host.login || !validuser(host.login) || host.uid == 0)
 		return fallbackuser;
+	for (i = 0; i < LEN(reservedusers); i++)
+		if (strcmp(host.login, reservedusers[i]) == 0)
+			return fallbackuser;
 	return host.login;
 }
 
@@ -3280,7 +3284,7 @@ writecidata(const struct conf *c)
 	int ret;
 
 	const char *const vars[] = {
-		"USER", quoted(c->user), "UID", quoted(keep("%lld", c->uid)), "HOME", quoted(c->home), "SHELL", quoted(c->shell),
+		"USER", quoted(c->user), "UID", keep("%lld", c->uid), "HOME", quoted(c->home), "SHELL", quoted(c->shell),
 		"COMMENT", quoted(printable(c->comment ? c->comment : "")),
 		"SUDO", quoted(c->sudo ? "ALL=(ALL) NOPASSWD:ALL" : "ALL=(ALL) ALL"), "SSHKEYS", quotedlines(keys),
 		"HOSTKEY", quoted(keep("%s\n", key ? key : "")), "HOSTPUB", quoted(pub ? pub : ""), NULL,
@@ -3575,23 +3579,20 @@ connectunix(const char *path, int flags)
 	return -1;
 }
 
-/* A listening unix socket, mode 0600, in place of whatever was there. */
+/* A listening unix socket in place of whatever was there; mode by the umask. */
 static int
 listenunix(const char *path)
 {
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
 	int fd;
-	mode_t m;
 
 	if (strlen(path) >= sizeof sa.sun_path)
 		die("%s is longer than a socket path may be (%zu); use a shorter LIMA_HOME", path, sizeof sa.sun_path - 1);
 	memcpy(sa.sun_path, path, strlen(path) + 1);
 	(void)unlink(path);
-	m = umask(077);
 	if ((fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0)) < 0 ||
 	    bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || listen(fd, 16) < 0)
 		die("listen on %s:", path);
-	umask(m);
 	return fd;
 }
 
@@ -3609,6 +3610,27 @@ socketowner(const char *path)
 		uc.pid = 0;
 	close(fd);
 	return uc.pid;
+}
+
+/* Is it a master of ours?  SO_PEERCRED names whoever called listen(2), and a
+ * user's ssh forks after that: only a master that stayed can be watched. */
+static bool
+ismaster(pid_t pid, const char *sshconfig)
+{
+	struct buf b = { 0 };
+	char path[64];
+	bool yes;
+	size_t i;
+
+	snprintf(path, sizeof path, "/proc/%ld/cmdline", (long)pid);
+	if (readfile(path, &b, 65536) < 0)
+		return false;
+	for (i = 0; i < b.len; i++)
+		if (!b.s[i])
+			b.s[i] = ' ';
+	yes = strstr(b.s, sshconfig) && strstr(b.s, "ControlMaster=yes") && strstr(b.s, " -N ");
+	buffree(&b);
+	return yes;
 }
 
 /* ---- 14. QEMU ------------------------------------------------------------------------- */
@@ -3862,7 +3884,7 @@ static struct {
 	long long retry;                /* pause before the next ssh master, ms */
 	long long port;
 	long long t0;                   /* QEMU's launch */
-	int reboots;
+	int reboots, starts;
 	bool word;                      /* the console said that sshd listens */
 	bool done;                      /* boot.sh has finished */
 	long long powerend;             /* when pressing the power button has been enough */
@@ -3976,27 +3998,6 @@ sshjob(enum kid k, struct args *a)
 	argsfree(a);
 }
 
-/* Is it a master of ours?  SO_PEERCRED names whoever called listen(2), and a
- * user's ssh forks after that: only a master that stayed can be watched. */
-static bool
-ismaster(pid_t pid)
-{
-	struct buf b = { 0 };
-	char path[64];
-	bool yes;
-	size_t i;
-
-	snprintf(path, sizeof path, "/proc/%ld/cmdline", (long)pid);
-	if (readfile(path, &b, 65536) < 0)
-		return false;
-	for (i = 0; i < b.len; i++)
-		if (!b.s[i])
-			b.s[i] = ' ';
-	yes = strstr(b.s, ha.sshconfig) && strstr(b.s, "ControlMaster=yes") && strstr(b.s, " -N ");
-	buffree(&b);
-	return yes;
-}
-
 static void
 startmaster(void)
 {
@@ -4008,7 +4009,7 @@ startmaster(void)
 	if ((pid = socketowner(ha.sshsock))) {
 		if (ha.adopted && !ha.mastertried) {    /* the last agent's: it never stopped working */
 			ha.mastertried = true;
-			if (ismaster(pid)) {
+			if (ismaster(pid, ha.sshconfig)) {
 				watchkid(KMASTER, pid, false);
 				haevent(EMASTER);
 				return;
@@ -4469,15 +4470,31 @@ agentsignal(int sig)
 	errno = e;
 }
 
-/* Did QEMU's last words complain of its sandbox?  Some builds lack seccomp. */
+/* QEMU refused to start.  Try again when its last words name what can be done
+ * without: a sandbox that this build lacks, or a port that was free a moment
+ * ago and that nobody asked for by number. */
 static bool
-sandboxless(void)
+startagain(void)
 {
 	struct buf b = { 0 };
-	bool yes = readfile(keep("%s/ha.stderr.log", ha.dir), &b, 1 << 20) == 0 && strstr(b.s, "sandbox");
+	bool again = false;
 
+	if (ha.starts++ > 3 || readfile(keep("%s/ha.stderr.log", ha.dir), &b, 1 << 20) < 0)
+		return false;
+	if (ha.sandbox && strstr(b.s, "sandbox")) {
+		warn("Trying again without QEMU's sandbox");
+		ha.sandbox = false;
+		again = true;
+	} else if (!ha.c->sshport && strstr(b.s, "host forwarding") && (ha.port = freeport(0))) {
+		info("Trying again with port %lld", ha.port);
+		again = writesshconfig(ha.c, ha.port) == 0;
+	}
 	buffree(&b);
-	return yes;
+	qmpclose(&ha.qmp);
+	if (!again || startqemu() < 0)
+		return false;
+	emit(false);
+	return true;
 }
 
 static void
@@ -4489,13 +4506,8 @@ kidended(enum kid k)
 	case KQEMU:
 		if (st && !(WIFSIGNALED(st) && ha.st == AKILL))
 			error("QEMU %s (hint: its last words are above)", ended(st));
-		if (ha.st == ABOOT && WIFEXITED(st) && WEXITSTATUS(st) && !ha.greeted && ha.sandbox && sandboxless()) {
-			warn("Trying again without QEMU's sandbox");
-			ha.sandbox = false;
-			qmpclose(&ha.qmp);
-			if (startqemu() == 0)
-				return;
-		}
+		if (ha.st == ABOOT && WIFEXITED(st) && WEXITSTATUS(st) && !ha.greeted && startagain())
+			return;
 		readconsole();
 		haevent(EGONE);
 		break;
@@ -4727,11 +4739,22 @@ agentstart(const struct inst *in)
 	return 0;
 }
 
+/* Nothing of a run stays, also when it ends in die; but what an adopted or lost
+ * QEMU still uses does.  ha.pid goes last: it says that we are here. */
+static void
+rmruntime(void)
+{
+	static const char *const temps[] = { "ha.qmp", "qmp.sock", "serial.sock", "ssh.sock", "qemu.pid", "ha.sock", "ha.pid" };
+	size_t i = lockholder(keep("%s/qemu.pid", ha.dir)) ? LEN(temps) - 2 : 0;
+
+	for (; i < LEN(temps); i++)
+		(void)unlink(keep("%s/%s", ha.dir, temps[i]));
+}
+
 /* The host agent of an instance: its whole life. */
 static int
 agentmain(const char *name)
 {
-	static const char *const temps[] = { "ha.sock", "ha.qmp", "qmp.sock", "serial.sock", "ssh.sock", "qemu.pid", "ha.pid" };
 	struct rlimit none = { 0, 0 };
 	struct inst in;
 	size_t i;
@@ -4756,7 +4779,9 @@ agentmain(const char *name)
 		die("pipe:");
 	catchsignals(agentsignal);
 	signal(SIGHUP, SIG_IGN);
+	umask(0177);            /* for the sockets, QEMU's and ssh's too */
 	lockpid(keep("%s/ha.pid", ha.dir));
+	atexit(rmruntime);
 	ha.listener = listenunix(keep("%s/ha.sock", ha.dir));
 	info("hostagent socket created at %s/ha.sock", ha.dir);
 	if (agentstart(&in) == 0)
@@ -4764,8 +4789,6 @@ agentmain(const char *name)
 	else
 		ha.st = ACLEAN;
 	emit(true);
-	for (i = 0; i < LEN(temps); i++)        /* ha.pid last: it says that we are here */
-		(void)unlink(keep("%s/%s", ha.dir, temps[i]));
 	return ha.asked || ha.whygone ? 0 : 1;
 }
 
@@ -4846,7 +4869,7 @@ followevent(const char *s)
 	struct buf b = { 0 };
 
 	if (yparsejson(&d, s, strlen(s)) == 0 && (st = yget(d.root, "status"))) {
-		if ((n = yget(st, "sshLocalPort")) && n->i && !fol.port) {
+		if ((n = yget(st, "sshLocalPort")) && n->i && fol.port != n->i) {
 			fol.port = n->i;
 			if (!fol.quiet)
 				info("SSH Local Port: %lld", fol.port);
@@ -5667,6 +5690,8 @@ foreground(const struct inst *in)
 	followopen(in->dir, true, false);
 	if (!isatty(0) && (dup2(fol.evout, 1) < 0 || dup2(fol.logout, 2) < 0))
 		die("dup2:");
+	if (gotsig)
+		die("interrupted");
 	execv(argv[0], argv);
 	die("run %s:", argv[0]);
 }
@@ -5789,19 +5814,9 @@ static void
 stopforced(const struct inst *in)
 {
 	const char *hapid = keep("%s/ha.pid", in->dir), *qemupid = keep("%s/qemu.pid", in->dir);
-	struct args a = { 0 };
+	pid_t master = socketowner(keep("%s/ssh.sock", in->dir));
+	int fd = ismaster(master, keep("%s/ssh.config", in->dir)) ? pidfdopen(master) : -1;
 
-	/* an ssh master ends with its connection; ask it all the same */
-	if (socketowner(keep("%s/ssh.sock", in->dir))) {
-		arg(&a, "ssh");
-		arg(&a, "-F");
-		arg(&a, "%s/ssh.config", in->dir);
-		arg(&a, "-O");
-		arg(&a, "exit");
-		arg(&a, "%s", guesthostname(in->name));
-		(void)runto(a.v, NULL, NULL, NOFD);
-		argsfree(&a);
-	}
 	/* the agent first, so that it does not act on what follows */
 	if (in->agent)
 		killwait(hapid, in->agent);
@@ -5815,6 +5830,11 @@ stopforced(const struct inst *in)
 		info("Sending SIGKILL to the host agent process %ld", (long)in->agent);
 	else
 		info("The host agent process seems already stopped");
+	/* it ends with its connection, unless it is stopped; a user's own ssh is let be */
+	if (fd >= 0) {
+		(void)pidfdkill(fd, SIGKILL);
+		close(fd);
+	}
 	if (lockholder(qemupid) || lockholder(hapid))
 		die("the processes of instance %s do not end", bq(in->name));
 	rmtemps(in->dir);
@@ -6098,7 +6118,7 @@ cmdlist(int argc, char *argv[])
 	struct strs all = allinstances(), want = all;
 	const char *(*cell)[9];
 	struct inst in;
-	bool unmatched = false, table = strcmp(fmt, "table") == 0;
+	bool unmatched = false, noyaml, table = strcmp(fmt, "table") == 0;
 	size_t i, k, rows = 0;
 
 	if (opt[FJSON].b && opt[FFORMAT].set)
@@ -6130,7 +6150,7 @@ cmdlist(int argc, char *argv[])
 			puts(want.v[i]);
 			continue;
 		}
-		(void)inspect(&in, want.v[i]);
+		noyaml = inspect(&in, want.v[i]) < 0;
 		if (in.errs.n) {
 			struct buf b = { 0 };
 			for (k = 0; k < in.errs.n; k++)
@@ -6139,6 +6159,8 @@ cmdlist(int argc, char *argv[])
 			struct field f[] = { { "errors", keep("%s", b.s) }, { NULL, NULL } };
 			logline(WARN, f, keep("instance %s has errors", bq(in.name)));
 			buffree(&b);
+			if (noyaml)
+				warn("The directory %s does not look like a valid Lima directory: %s", bq(host.limahome), in.errs.v[0]);
 		}
 		if (table)
 			tablerow(cell[rows++], &in);

@@ -421,11 +421,11 @@ yfloattext(double f, char *out)
 	double a = fabs(f);
 
 	if (isnan(f)) {
-		strcpy(out, "NaN");
+		memcpy(out, "NaN", 4);
 		return;
 	}
 	if (isinf(f)) {
-		strcpy(out, f > 0 ? "+Inf" : "-Inf");
+		memcpy(out, f > 0 ? "+Inf" : "-Inf", 5);
 		return;
 	}
 	for (prec = 0; prec < 17; prec++) {
