@@ -102,9 +102,7 @@ lint: config.h embed.h
 	shellcheck -s sh guest/*.sh test.sh
 	mandoc -T lint -W warning limactl.1
 	cppcheck -q --std=c11 --enable=warning,portability --inline-suppr lima.c guestagent.c
-	@awk '/^ \*	 ?[0-9]+\. /{t[$$2 == "" ? 0 : 0]=0; b=$$NF; n=$$0; sub(/^ \*	 ?/,"",n); sub(/ +[0-9]+$$/,"",n); want[n]=b; order[++k]=n} \
-	/^\/\* ---- /{n=$$0; sub(/^\/\* ---- /,"",n); sub(/ -+ \*\/$$/,"",n); if (cur!="") got[cur]=NR-at; cur=n; at=NR} \
-	END{got[cur]=NR-at+1; for(i=1;i<=k;i++) printf "%-28s %5d of %5d%s\n", order[i], got[order[i]], want[order[i]], got[order[i]]>want[order[i]]?"  over":""}' lima.c
+	@awk -f tests/budget.awk lima.c
 
 install: all
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1

@@ -21,26 +21,26 @@
  * exit; the host agent frees what it takes in its loop.
  *
  * Contents, with a budget of lines
- *	 1. Types and globals            150
- *	 2. Messages                     250
- *	 3. Memory, strings, numbers     200
- *	 4. Files                        400
+ *	 1. Types and globals             20
+ *	 2. Messages                     270
+ *	 3. Memory, strings, numbers     220
+ *	 4. Files                        320
  *	 5. Processes                    250
  *	 6. SHA-256                      100
- *	 7. Host                         200
- *	 8. Configuration                500
- *	 9. Instances                    300
- *	10. Images                       400
- *	11. ISO 9660                     300
+ *	 7. Host                         210
+ *	 8. Configuration                800
+ *	 9. Instances                    250
+ *	10. Images                       650
+ *	11. ISO 9660                     280
  *	12. Guest data                   200
- *	13. ssh                          250
- *	14. QEMU                         250
+ *	13. ssh                          330
+ *	14. QEMU                         200
  *	15. QMP                          100
- *	16. Host agent                   750
- *	17. Following a start            250
- *	18. Command line                 250
- *	19. Commands                     800
- *	20. main                         100
+ *	16. Host agent                  1000
+ *	17. Following a start            330
+ *	18. Command line                 350
+ *	19. Commands                    1200
+ *	20. main                         130
  */
 #define _GNU_SOURCE
 #include <sys/file.h>
@@ -460,7 +460,7 @@ parsesize(const char *s, long long *out, char *err)
 	}
 	if (*p == ' ')
 		p++;
-	for (i = 0; p[i] && i < sizeof suffix - 1; i++)
+	for (i = 0; i < sizeof suffix - 1 && p[i]; i++)
 		suffix[i] = (char)tolower((unsigned char)p[i]);
 	u = *suffix ? strchr(units, *suffix) : units;
 	if (!u || strlen(p) > 3 || (*suffix == 'b' && suffix[1]) ||
