@@ -113,8 +113,8 @@ done
 i=0
 while [ "$i" -lt "$n" ]; do
 	i=$((i + 1))
-	# -t: keep listening after the end of our one line
-	printf '{"execute":"qmp_capabilities"}\n' | socat -t 200 - "UNIX-CONNECT:$inst/qmp.sock" >"$tmp/qmp" 2>/dev/null &
+	# keep listening after the end of our one line
+	printf '{"execute":"qmp_capabilities"}\n' | socat -t 200 - "UNIX-CONNECT:$inst/qmp.sock,shut-none" >"$tmp/qmp" 2>/dev/null &
 	w=$!
 	a=$(ms)
 	"$limactl" --log-level=fatal stop bench
