@@ -20,7 +20,7 @@ RUNNEEDS = cc:gcc qemu-system-$$(uname -m):qemu-system-$$(uname -m | sed 's/x86_
 	qemu-img:qemu-utils ssh:openssh-client curl:curl mmdebstrap:mmdebstrap newuidmap:uidmap \
 	mke2fs:e2fsprogs xz:xz-utils
 TESTNEEDS = $(RUNNEEDS) musl-gcc:musl-tools isoinfo:genisoimage busybox:busybox shellcheck:shellcheck \
-	mandoc:mandoc script:bsdutils
+	mandoc:mandoc script:bsdutils bzip2:bzip2 zstd:zstd jq:jq
 
 all: limactl $(LINKS)
 

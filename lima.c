@@ -21,26 +21,26 @@
  * exit; the host agent frees what it takes in its loop.
  *
  * Contents, with a budget of lines
- *	 1. Types and globals             20
- *	 2. Messages                     270
- *	 3. Memory, strings, numbers     220
- *	 4. Files                        320
- *	 5. Processes                    250
- *	 6. SHA-256                      100
- *	 7. Host                         210
- *	 8. Configuration                800
- *	 9. Instances                    250
- *	10. Images                       650
- *	11. ISO 9660                     280
- *	12. Guest data                   200
- *	13. ssh                          330
- *	14. QEMU                         200
- *	15. QMP                          100
- *	16. Host agent                  1000
- *	17. Following a start            330
- *	18. Command line                 350
- *	19. Commands                    1200
- *	20. main                         130
+ *	  1. Types and globals             20
+ *	  2. Messages                     270
+ *	  3. Memory, strings, numbers     220
+ *	  4. Files                        320
+ *	  5. Processes                    250
+ *	  6. SHA-256                      100
+ *	  7. Host                         210
+ *	  8. Configuration                800
+ *	  9. Instances                    250
+ *	 10. Images                       650
+ *	 11. ISO 9660                     280
+ *	 12. Guest data                   200
+ *	 13. ssh                          330
+ *	 14. QEMU                         200
+ *	 15. QMP                          100
+ *	 16. Host agent                  1000
+ *	 17. Following a start            330
+ *	 18. Command line                 350
+ *	 19. Commands                    1200
+ *	 20. main                         130
  */
 #define _GNU_SOURCE
 #include <sys/file.h>
@@ -1400,9 +1400,8 @@ struct image {
 	const char *initrd, *initrdarch, *initrddigest;
 };
 
-struct conf {
-	struct yarena a;
-	struct buf errs;                /* what is wrong, a line each */
+struct conf {                           /* its texts live as long as the command */
+	const char *errs;               /* what is wrong, a line each; NULL: nothing */
 	const char *name, *dir;         /* instance; dir ends without slash */
 	const char *minversion, *vmtype, *os, *arch;
 	struct list images;
@@ -1679,9 +1678,7 @@ conferr(struct conf *c, const char *fmt, ...)
 	if (vasprintf(&s, fmt, ap) < 0)
 		die("out of memory");
 	va_end(ap);
-	if (c->errs.len)
-		bufputc(&c->errs, '\n');
-	bufputs(&c->errs, s);
+	c->errs = c->errs ? keep("%s\n%s", c->errs, s) : keep("%s", s);
 	free(s);
 }
 
@@ -1706,12 +1703,12 @@ static void
 putvalue(struct layers *l, const struct key *k, void *base, int i, const struct ynode *n, const char *def)
 {
 	void *at = (char *)base + k->off;
-	const char *s = n ? ystr(&l->c->a, n) : def;     /* the tree goes, the text stays */
+	const char *s = n ? ystr(&perm, n) : def;     /* the tree goes, the text stays */
 	char err[128];
 	long long v;
 
 	if (n && s)
-		s = ystrndup(&l->c->a, s, strlen(s));
+		s = ystrndup(&perm, s, strlen(s));
 	if (n && !s) {
 		badtype(l, i, n, k->path, k->type == KINT ? "an integer" : k->type == KBOOL ? "a boolean" : "a string");
 		return;
@@ -1763,7 +1760,7 @@ putlist(struct layers *l, const struct key *k, void *base)
 		else
 			total += n->n;
 	}
-	out->v = yalloc(&l->c->a, (total + 1) * k->size);
+	out->v = yalloc(&perm, (total + 1) * k->size);
 	for (i = 0; i < NLAYER; i++) {
 		if (!(n = ypath(l->doc[i].root, k->path)) || n->kind != Y_SEQ)
 			continue;
@@ -1987,7 +1984,7 @@ readlayer(struct layers *l, int i, const char *file, const char *kind)
 }
 
 /* The effective configuration of instance name from its text.  where: for
- * messages.  What is wrong stands in c->errs afterwards; conffree in any case. */
+ * messages.  What is wrong stands in c->errs afterwards. */
 static void
 confload(struct conf *c, const char *name, const char *text, size_t len, const char *where, bool warnings)
 {
@@ -2005,11 +2002,11 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 	if (yparse(&l.doc[INSTANCE], text, len) < 0)
 		conferr(c, "failed to unmarshal YAML (%s): [%d:%d] %s", where,
 		    l.doc[INSTANCE].eline, l.doc[INSTANCE].ecol, l.doc[INSTANCE].err);
-	for (i = 0; i < NLAYER && !c->errs.len; i++)
+	for (i = 0; i < NLAYER && !c->errs; i++)
 		if ((n = l.doc[i].root) && n->kind != Y_MAP && (n->kind != Y_NULL || n->len))
 			conferr(c, "failed to unmarshal YAML (%s): [%d:%d] %s was used where mapping is expected",
 			    l.where[i], n->line, n->col, n->kind == Y_NULL ? "null" : kindname[n->kind] + 2);
-	if (c->errs.len)
+	if (c->errs)
 		goto out;
 	for (i = 0; i < NLAYER; i++) {
 		told = !warnings;
@@ -2033,12 +2030,12 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 			putvalue(&l, k, c, i - 1, n, NULL);
 		else if (k->def || k->fill)
 			putvalue(&l, k, c, 0, NULL, k->fill ? k->fill(c) : k->def);
-		if (k->type == KSIZE && n && (s = ystr(&c->a, n)))
-			*(k->off == offsetof(struct conf, memory) ? &c->memorytext : &c->disktext) = ystrndup(&c->a, s, strlen(s));
+		if (k->type == KSIZE && n && (s = ystr(&perm, n)))
+			*(k->off == offsetof(struct conf, memory) ? &c->memorytext : &c->disktext) = ystrndup(&perm, s, strlen(s));
 	}
 	if (c->home) {
 		const char *const vars[] = { "User", c->user ? c->user : "", "UID", keep("%lld", c->uid), "Name", name, NULL };
-		c->home = expand(&c->a, c->home, vars, "`user.home` value");
+		c->home = expand(&perm, c->home, vars, "`user.home` value");
 	}
 	if (!c->memorytext)
 		c->memorytext = printsize(c->memory);
@@ -2047,18 +2044,11 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 	if (warnings && c->memory < 64 << 20)
 		warn("field `memory` is %s: no guest boots in that (a bare number is bytes)", bq(c->memorytext));
 	plaingate(c);
-	if (!c->errs.len)
+	if (!c->errs)
 		checkconf(c);
 out:
 	for (i = 0; i < NLAYER; i++)
 		yfree(&l.doc[i]);
-}
-
-static void
-conffree(struct conf *c)
-{
-	yarenafree(&c->a);
-	buffree(&c->errs);
 }
 
 /* Put v below map at a dotted path, making maps on the way. */
@@ -2241,9 +2231,9 @@ inspect(struct inst *in, const char *name)
 	}
 	confload(&in->conf, name, b.s, b.len, keep("main file %s", bq(path)), false);
 	buffree(&b);
-	if (in->conf.errs.len)
-		insterr(in, keep("%s", in->conf.errs.s));
-	in->loaded = !in->conf.errs.len;
+	if (in->conf.errs)
+		insterr(in, keep("%s", in->conf.errs));
+	in->loaded = !in->conf.errs;
 	in->agent = lockholder(keep("%s/ha.pid", in->dir));
 	in->driver = lockholder(keep("%s/qemu.pid", in->dir));
 	in->state = !in->loaded ? SUNKNOWN : in->agent && in->driver ? SRUNNING :
@@ -2287,7 +2277,7 @@ strpcmp(const void *a, const void *b)
 static struct strs
 allinstances(void)
 {
-	struct strs s = { 0 };
+	struct strs s = { 0 }, r;
 	struct dirent *d;
 	struct stat st;
 	size_t cap = 0;
@@ -2307,7 +2297,11 @@ allinstances(void)
 		closedir(dir);
 	if (s.n)
 		qsort(s.v, s.n, sizeof *s.v, strpcmp);
-	return s;
+	r.v = yalloc(&perm, (s.n + 1) * sizeof *r.v);
+	if ((r.n = s.n))
+		memcpy(r.v, s.v, s.n * sizeof *r.v);
+	free(s.v);
+	return r;
 }
 
 /* ---- 10. Images --------------------------------------------------------------- */
@@ -3428,10 +3422,10 @@ identities(struct args *a)
 
 /* The options of spec/cli.md 9.4.3 in order, as Key=Value.  Three are replaced
  * in place: the host key is known and pinned. */
-static struct strs
-sshoptions(const struct conf *c)
+static void
+sshoptions(struct args *a, const struct conf *c)
 {
-	struct args v = { 0 }, a = { 0 };
+	struct args v = { 0 };
 	struct buf ver = { 0 };
 	int major = 0, minor = 0, p[2];
 	struct job j = { .fd = { NOFD, NOFD, -1 } };
@@ -3456,40 +3450,39 @@ sshoptions(const struct conf *c)
 	if ((s = strstr(ver.s, "OpenSSH_")))
 		(void)sscanf(s, "OpenSSH_%d.%d", &major, &minor);
 
-	arg(&a, "IdentityFile=%s", sshpath(keep("%s/_config/user", host.limahome)));
+	arg(a, "IdentityFile=%s", sshpath(keep("%s/_config/user", host.limahome)));
 	if (c->loadpubkeys)
-		identities(&a);
-	arg(&a, "StrictHostKeyChecking=yes");
-	arg(&a, "UserKnownHostsFile=%s", sshpath(keep("%s/known_hosts", c->dir)));
-	arg(&a, "HostKeyAlias=%s", guesthostname(c->name));
-	arg(&a, "PreferredAuthentications=publickey");
-	arg(&a, "Compression=no");
-	arg(&a, "BatchMode=yes");
-	arg(&a, "IdentitiesOnly=yes");
+		identities(a);
+	arg(a, "StrictHostKeyChecking=yes");
+	arg(a, "UserKnownHostsFile=%s", sshpath(keep("%s/known_hosts", c->dir)));
+	arg(a, "HostKeyAlias=%s", guesthostname(c->name));
+	arg(a, "PreferredAuthentications=publickey");
+	arg(a, "Compression=no");
+	arg(a, "BatchMode=yes");
+	arg(a, "IdentitiesOnly=yes");
 	if (!strstr(ver.s, "Unsupported option"))
-		arg(&a, "GSSAPIAuthentication=no");
+		arg(a, "GSSAPIAuthentication=no");
 	if (major * 100 + minor >= 801)
-		arg(&a, "Ciphers=\"^%s\"", cpuhasaes() ? "aes128-gcm@openssh.com,aes256-gcm@openssh.com" : "chacha20-poly1305@openssh.com");
-	arg(&a, "User=%s", c->user);
-	arg(&a, "ControlMaster=auto");
-	arg(&a, "ControlPath=%s", sshpath(keep("%s/ssh.sock", c->dir)));
-	arg(&a, "ControlPersist=yes");
+		arg(a, "Ciphers=\"^%s\"", cpuhasaes() ? "aes128-gcm@openssh.com,aes256-gcm@openssh.com" : "chacha20-poly1305@openssh.com");
+	arg(a, "User=%s", c->user);
+	arg(a, "ControlMaster=auto");
+	arg(a, "ControlPath=%s", sshpath(keep("%s/ssh.sock", c->dir)));
+	arg(a, "ControlPersist=yes");
 	if (c->forwardagent)
-		arg(&a, "ForwardAgent=yes");
+		arg(a, "ForwardAgent=yes");
 	if (c->forwardx11)
-		arg(&a, "ForwardX11=yes");
+		arg(a, "ForwardX11=yes");
 	if (c->forwardx11trusted)
-		arg(&a, "ForwardX11Trusted=yes");
+		arg(a, "ForwardX11Trusted=yes");
 	argsfree(&v);
 	buffree(&ver);
-	return (struct strs){ (const char **)a.v, a.n };
 }
 
 /* ssh.config and known_hosts of the instance. */
 static int
 writesshconfig(const struct conf *c, long long port)
 {
-	struct strs o = sshoptions(c);
+	struct args o = { 0 };
 	struct buf b = { 0 };
 	const char *pub = readline1(keep("%s/ssh_host_ed25519_key.pub", c->dir)), *eq;
 	size_t i;
@@ -3503,6 +3496,7 @@ writesshconfig(const struct conf *c, long long port)
 	}
 	ret = writefile(keep("%s/known_hosts", c->dir), b.s ? b.s : "", b.len, 0600);
 	b.len = 0;
+	sshoptions(&o, c);
 	bufprintf(&b, "# This SSH config file can be passed to `ssh -F`.\n"
 	    "# It is written anew at each start of the instance; edits are lost.\n"
 	    "# Example: ssh -F %s/ssh.config %s\n", c->dir, guesthostname(c->name));
@@ -3516,6 +3510,7 @@ writesshconfig(const struct conf *c, long long port)
 	bufprintf(&b, "  Hostname 127.0.0.1\n  Port %lld\n", port);
 	if (writefile(keep("%s/ssh.config", c->dir), b.s, b.len, 0600) < 0)
 		ret = -1;
+	argsfree(&o);
 	buffree(&b);
 	return ret;
 }
@@ -5418,7 +5413,7 @@ struct template {
 static const char *
 templatetext(const char *name)
 {
-	const char *path = getenv("LIMA_TEMPLATES_PATH"), *dot = strrchr(name, '.'), *file, *p, *end;
+	const char *path = getenv("LIMA_TEMPLATES_PATH"), *dot = strrchr(name, '.'), *file, *p, *end, *text;
 	struct buf b = { 0 };
 	const unsigned char *data;
 	size_t i;
@@ -5428,8 +5423,11 @@ templatetext(const char *name)
 	file = dot && dot[1] && !isdigit((unsigned char)dot[1]) ? name : keep("%s.yaml", name);
 	for (p = path && *path ? path : keep("%s/_templates", host.limahome); p; p = *end ? end + 1 : NULL) {
 		end = p + strcspn(p, ":");
-		if (readfile(keep("%.*s/%s", (int)(end - p), p, file), &b, 4 << 20) == 0)
-			return keep("%s", b.s);
+		if (readfile(keep("%.*s/%s", (int)(end - p), p, file), &b, 4 << 20) == 0) {
+			text = keep("%s", b.s);
+			buffree(&b);
+			return text;
+		}
 	}
 	for (i = 0; i < LEN(embeds) && !(path && *path); i++)
 		if (startswith(embeds[i].name, "templates/") && strcmp(embeds[i].name + 10, file) == 0) {
@@ -5492,6 +5490,7 @@ readtemplate(const char *loc)
 			die("cannot read the template %s", bq(loc));
 		t.text = keep("%s", b.s);
 		t.name = nameoffile(loc);
+		buffree(&b);
 		return t;
 	}
 	if (strcmp(loc, "-") == 0) {
@@ -5505,6 +5504,7 @@ readtemplate(const char *loc)
 	if (!b.len)
 		die("don't know how to interpret %s as a template locator", bq(loc));
 	t.text = keep("%s", b.s);
+	buffree(&b);
 	return t;
 }
 
@@ -5540,8 +5540,8 @@ createinstance(const char *name, const char *text)
 	int lock;
 
 	confload(&c, name, text, strlen(text), keep("main file %s", bq(keep("%s/lima.yaml", dir))), true);
-	if (c.errs.len)
-		die("%s", c.errs.s);
+	if (c.errs)
+		die("%s", c.errs);
 	warnuser(&c);
 	userkey();
 	sweep(name);
@@ -5565,7 +5565,6 @@ createinstance(const char *name, const char *text)
 	}
 	scratchdrop();
 	close(lock);
-	conffree(&c);
 	return true;
 }
 
@@ -5675,7 +5674,6 @@ lockinstance(struct inst *in)
 		die("interrupted");
 	if (lock < 0)
 		die("lock %s:", in->dir);
-	conffree(&in->conf);
 	(void)inspect(in, in->name);
 	return lock;
 }
@@ -5732,9 +5730,8 @@ cmdstart(int argc, char *argv[])
 		if (strcmp(text, b.s) != 0) {
 			struct conf c;
 			confload(&c, name, text, strlen(text), keep("main file %s", bq(path)), true);
-			if (c.errs.len)
-				die("%s", c.errs.s);
-			conffree(&c);
+			if (c.errs)
+				die("%s", c.errs);
 			if (writefile(path, text, strlen(text), 0644) < 0)
 				return 1;
 			needinstance(&in, name);
@@ -6128,7 +6125,7 @@ cmdlist(int argc, char *argv[])
 	if (strcmp(fmt, "yaml") == 0)
 		die("--format yaml is not supported in this version; use json");
 	if (argc) {
-		want = (struct strs){ xrealloc(NULL, (size_t)argc, sizeof *want.v), 0 };
+		want = (struct strs){ yalloc(&perm, (size_t)argc * sizeof *want.v), 0 };
 		for (i = 0; i < (size_t)argc; i++) {
 			for (k = 0; k < all.n && strcmp(all.v[k], argv[i]) != 0; k++)
 				;
@@ -6349,8 +6346,8 @@ cmdvalidate(int argc, char *argv[])
 		if (!t.name)
 			die("can't determine instance name from template locator %s", bq(argv[i]));
 		confload(&c, t.name, t.text, strlen(t.text), keep("main file %s", bq(argv[i])), true);
-		if (c.errs.len)
-			die("failed to validate YAML file %s: %s", bq(argv[i]), c.errs.s);
+		if (c.errs)
+			die("failed to validate YAML file %s: %s", bq(argv[i]), c.errs);
 		if (opt[FFILL].b) {
 			d = (struct ydoc){ 0 };
 			(void)yparse(&d, "{}", 2);
@@ -6362,7 +6359,6 @@ cmdvalidate(int argc, char *argv[])
 			yfree(&d);
 		}
 		info("%s: OK", bq(argv[i]));
-		conffree(&c);
 	}
 	buffree(&b);
 	return 0;
@@ -6417,7 +6413,6 @@ cmdinfo(int argc, char *argv[])
 	puts(b.s);
 	buffree(&b);
 	yfree(&d);
-	conffree(&c);
 	return 0;
 }
 
@@ -6576,10 +6571,10 @@ wrapper(const char *base, int *argc, char *argv[])
 		{ "kubectl.lima",    "k3s",       "sudo kubectl" },
 	};
 	const char *inst = getenv("LIMA_INSTANCE"), *sh = getenv("LIMA_SHELL"), *wd = getenv("LIMA_WORKDIR");
-	struct args a = { 0 };
+	char **v = yalloc(&perm, ((size_t)*argc + 16) * sizeof *v);
 	char *words, *w;
 	size_t i;
-	int k;
+	int k, n = 0;
 
 	for (i = 0; i < LEN(t) && strcmp(t[i].name, base) != 0; i++)
 		;
@@ -6592,30 +6587,30 @@ wrapper(const char *base, int *argc, char *argv[])
 		    "give its --shell and --workdir.");
 		exit(0);
 	}
-	arg(&a, "%s", argv[0]);
+	v[n++] = keep("%s", argv[0]);
 	if (i == 0 && *argc == 2 && (strcmp(argv[1], "-v") == 0 || strcmp(argv[1], "--version") == 0)) {
-		arg(&a, "-v");
+		v[n++] = keep("-v");
 	} else {
-		arg(&a, "shell");
+		v[n++] = keep("shell");
 		if (wd && *wd) {
-			arg(&a, "--workdir");
-			arg(&a, "%s", wd);
+			v[n++] = keep("--workdir");
+			v[n++] = keep("%s", wd);
 		}
 		if (sh && *sh) {
-			arg(&a, "--shell");
-			arg(&a, "%s", sh);
+			v[n++] = keep("--shell");
+			v[n++] = keep("%s", sh);
 		}
-		arg(&a, "--instance");
-		arg(&a, "%s", inst && *inst ? inst : t[i].inst);
+		v[n++] = keep("--instance");
+		v[n++] = keep("%s", inst && *inst ? inst : t[i].inst);
 		if (*t[i].words)
-			arg(&a, "--");
+			v[n++] = keep("--");
 		for (words = keep("%s", t[i].words); *t[i].words && (w = strsep(&words, " ")); )
-			arg(&a, "%s", w);
+			v[n++] = keep("%s", w);
 		for (k = 1; k < *argc; k++)
-			arg(&a, "%s", argv[k]);
+			v[n++] = keep("%s", argv[k]);
 	}
-	*argc = (int)a.n;
-	return a.v;
+	*argc = n;
+	return v;
 }
 
 int

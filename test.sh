@@ -2545,7 +2545,7 @@ test_static() {
 
 test_tree() {
 	begin tree
-	sed -n '1,/^ \*\//s/^ \*	 \{0,1\}\([0-9]*\. .*[^ ]\)  *[0-9]*$/\1/p' lima.c >"$T/contents"
+	sed -n '1,/^ \*\//s/^ \*	 *\([0-9]*\. .*[^ ]\)  *[0-9]*$/\1/p' lima.c >"$T/contents"
 	sed -n 's,^/\* ---- \([0-9]*\. .*[^ -]\) -*  *-* *\*/$,\1,p' lima.c | sed 's/ -*$//' >"$T/banners"
 	cmd='contents and banners'
 	diff "$T/contents" "$T/banners" >"$out" || bad 'they differ'

@@ -74,7 +74,7 @@ record(int argc, char *argv[], char *envp[])
 	int i;
 
 	while (dp && (d = readdir(dp))) {
-		if (*d->d_name == '.' || atoi(d->d_name) == dirfd(dp))
+		if (*d->d_name == '.' || strtol(d->d_name, NULL, 10) == dirfd(dp))
 			continue;
 		n = readlinkat(dirfd(dp), d->d_name, link, sizeof link - 1);
 		link[n < 0 ? 0 : n] = '\0';
@@ -250,11 +250,11 @@ qemu(int argc, char *argv[])
 		else if (strncmp(line, "raw ", 4) == 0)
 			dprintf(serial, "%s", arg);
 		else if (strncmp(line, "exit ", 5) == 0)
-			return atoi(arg);
+			return (int)strtol(arg, NULL, 10);
 		else if (strcmp(line, "die") == 0)
 			kill(getpid(), SIGKILL);
 		else if (strncmp(line, "deaf", 4) == 0)
-			deaf = *arg ? atoi(arg) : 1 << 30;
+			deaf = *arg ? (int)strtol(arg, NULL, 10) : 1 << 30;
 		else if (strncmp(line, "event ", 6) == 0)
 			tell(mon[0].fd, fmt("%s\r\n", arg));
 		else if (strncmp(line, "wait ", 5) == 0)
