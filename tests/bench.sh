@@ -120,7 +120,7 @@ while [ "$i" -lt "$n" ]; do
 	"$limactl" --log-level=fatal stop bench
 	b=$(ms)
 	wait "$w" 2>/dev/null || :
-	s=$(sed -n 's/.*"seconds": \([0-9]*\), "microseconds": \([0-9]*\).*"SHUTDOWN".*/\1 \2/p' "$tmp/qmp" | awk '{ printf "%d", $1 * 1000 + $2 / 1000 }')
+	s=$(sed -n 's/.*"seconds": \([0-9]*\), "microseconds": \([0-9]*\).*"SHUTDOWN".*/\1 \2/p' "$tmp/qmp" | awk '{ printf "%.0f", $1 * 1000 + $2 / 1000 }')
 	echo $((b - s)) >>"$tmp/stop"
 	echo $((b - a)) >>"$tmp/stopall"
 	"$limactl" --log-level=fatal start bench
