@@ -21,6 +21,7 @@ export PATH
 
 mnt=${LIMA_CIDATA_MNT:-/mnt/lima-cidata}
 status=0
+changed=
 restart_sshd=
 nl='
 '
@@ -73,6 +74,7 @@ slurp() {
 
 # put FILE MODE OWNER TEXT: write a file by way of a new one beside it.
 put() {
+	changed=1
 	rm -f "$1.lima~" &&
 		(umask 077 && printf '%s' "$4" >"$1.lima~") &&
 		chown "$3" "$1.lima~" && chmod "$2" "$1.lima~" &&
@@ -523,10 +525,23 @@ grow_root() {
 	mkdir -p /var/lib/lima-boot && printf '%s\n' "$size" >/var/lib/lima-boot/size
 }
 
+# Put what was written on the disk before the host calls this VM running: one
+# that is killed then, or loses power, must not come back with half a passwd.
+# The first boot of a configuration always has something to keep.
+keep_it() {
+	kept=
+	[ -r /var/lib/lima-boot/kept ] && read -r kept </var/lib/lima-boot/kept
+	[ -n "$changed" ] || [ "$kept" != "$iid" ] || return 0
+	sync
+	[ "$kept" = "$iid" ] || { mkdir -p /var/lib/lima-boot && printf '%s\n' "$iid" >/var/lib/lima-boot/kept; } ||
+		fail "cannot write to /var/lib/lima-boot"
+}
+
 late() {
 	sshd_up
 	timezone
 	[ -z "$user" ] || password
+	keep_it
 	printf '%s\n' "$iid" >/run/lima-boot-done
 	console "lima-boot-done $iid $status"
 	grow_root
