@@ -2678,6 +2678,15 @@ test_vm() {
 		return
 	fi
 
+	# power lost right after READY: what the boot wrote is on the disk
+	send KILL "$(qemupid "$vm")"
+	await 10 is "$vm" Stopped || bad 'QEMU was killed, and the instance is not Stopped'
+	limit=120
+	lc start
+	status 0
+	guestsays 0 sudo -n id -u
+	ok 'QEMU is killed right after the first start: the next start works'
+
 	# shell
 	for s in 0 1 42 255; do
 		sh_ sh -c "exit $s"
