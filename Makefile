@@ -11,15 +11,15 @@ HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 ALL_CFLAGS = $(WARN) -DVERSION=\"$(VERSION)\" $(CPPFLAGS) $(CFLAGS)
 SAN = -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
-EMBED = guest/boot.sh guest/mkimage.sh guest/user-data.in templates/default.yaml
+EMBED = guest/boot.sh guest/mkimage.sh guest/user-data.in templates/default.yaml lima-guestagent
 SRC = lima.c yaml.c config.h embed.h
 LINKS = lima nerdctl.lima docker.lima podman.lima apptainer.lima kubectl.lima
 
 # what a program is missing for, and the Debian package that has it
 RUNNEEDS = cc:gcc qemu-system-$$(uname -m):qemu-system-$$(uname -m | sed 's/x86_64/x86/;s/aarch64/arm/') \
 	qemu-img:qemu-utils ssh:openssh-client curl:curl mmdebstrap:mmdebstrap newuidmap:uidmap \
-	mke2fs:e2fsprogs xz:xz-utils
-TESTNEEDS = $(RUNNEEDS) musl-gcc:musl-tools isoinfo:genisoimage busybox:busybox shellcheck:shellcheck \
+	mke2fs:e2fsprogs xz:xz-utils musl-gcc:musl-tools
+TESTNEEDS = $(RUNNEEDS) isoinfo:genisoimage busybox:busybox shellcheck:shellcheck \
 	mandoc:mandoc script:bsdutils bzip2:bzip2 zstd:zstd jq:jq
 
 all: limactl $(LINKS)
@@ -49,7 +49,8 @@ limactl-static: $(SRC)
 	$(MUSLCC) $(ALL_CFLAGS) $(HARDEN) -static -s $(LDFLAGS) -o $@ lima.c
 
 lima-guestagent: guestagent.c
-	$(MUSLCC) $(ALL_CFLAGS) -static -s $(LDFLAGS) -o $@ guestagent.c
+	cc=$(MUSLCC); command -v $$cc >/dev/null || cc=$(CC); \
+	$$cc $(ALL_CFLAGS) -static -s $(LDFLAGS) -o $@ guestagent.c
 
 limactl-asan: $(SRC)
 	$(CC) $(ALL_CFLAGS) $(SAN) -o $@ lima.c

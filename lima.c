@@ -6400,6 +6400,9 @@ cmdinfo(int argc, char *argv[])
 	o = ynewmap(&d);
 	treeput(&d, o, "qemu.location", ynewstr(&d, "internal"));
 	(void)yput(&d, m, "vmTypesEx", o);
+	o = ynewmap(&d);
+	treeput(&d, o, keep("%s.location", host.arch), ynewstr(&d, "embedded:lima-guestagent"));
+	(void)yput(&d, m, "guestAgents", o);
 	putstr(&d, m, "hostOS", "linux");
 	putstr(&d, m, "hostArch", host.arch);
 	putstr(&d, m, "identityFile", keep("%s/_config/user", host.limahome));
