@@ -91,7 +91,6 @@
 #include "embed.h"              /* made by the Makefile: struct embed embeds[] */
 
 static struct yarena perm;      /* what a command keeps until it exits */
-static const char *argv0;       /* as the user called us */
 static volatile sig_atomic_t gotsig;    /* the signal that asked a command to end */
 
 /* ---- 2. Messages -------------------------------------------------------- */
@@ -6632,8 +6631,8 @@ main(int argc, char *argv[])
 	setvbuf(stderr, errbuf, _IOLBF, sizeof errbuf);
 	msg.t0 = now();
 	msg.tty = isatty(2);
-	argv0 = argc ? argv[0] : "limactl";
-	base = strrchr(argv0, '/') ? strrchr(argv0, '/') + 1 : argv0;
+	base = argc ? argv[0] : "limactl";
+	base = strrchr(base, '/') ? strrchr(base, '/') + 1 : base;
 	if (argc)
 		argv = wrapper(base, &argc, argv);
 	signal(SIGPIPE, SIG_IGN);
