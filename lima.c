@@ -21,26 +21,41 @@
  * exit; the host agent frees what it takes in its loop.
  *
  * Contents, with a budget of lines
- *	  1. Types and globals             20
- *	  2. Messages                     270
- *	  3. Memory, strings, numbers     220
- *	  4. Files                        320
- *	  5. Processes                    250
- *	  6. SHA-256                      100
- *	  7. Host                         210
- *	  8. Configuration                800
- *	  9. Instances                    250
- *	 10. Images                       650
- *	 11. ISO 9660                     280
- *	 12. Guest data                   200
- *	 13. ssh                          330
- *	 14. QEMU                         200
- *	 15. QMP                          100
- *	 16. Host agent                  1000
- *	 17. Following a start            330
- *	 18. Command line                 350
- *	 19. Commands                    1200
- *	 20. main                         130
+ *	  1. Types and globals              20
+ *	  2. Messages                      270
+ *	  3. Memory, strings, numbers      220
+ *	  4. Files                         320
+ *	  5. Processes                     250
+ *	  6. SHA-256                       100
+ *	  7. Host                          210
+ *	  8. Text templates                300
+ *	  9. Configuration                 900
+ *	 10. Validation                    450
+ *	 11. Expressions                   900
+ *	 12. Instances                     250
+ *	 13. Images                        650
+ *	 14. Template locators             350
+ *	 15. ISO 9660                      280
+ *	 16. Guest data                    400
+ *	 17. ssh                           330
+ *	 18. Disks                         300
+ *	 19. Networks                      200
+ *	 20. SFTP server                   700
+ *	 21. QEMU                          300
+ *	 22. QMP                           100
+ *	 23. The loop                      200
+ *	 24. Mounts                        250
+ *	 25. Guest agent                   150
+ *	 26. Port forwards                 450
+ *	 27. Host agent                   1000
+ *	 28. Following a start             330
+ *	 29. Command line                  350
+ *	 30. Editing and prompts           300
+ *	 31. Creating and starting         700
+ *	 32. Listing                       500
+ *	 33. shell and copy                400
+ *	 34. Other commands                900
+ *	 35. main                          130
  */
 #define _GNU_SOURCE
 #include <sys/file.h>
@@ -80,7 +95,7 @@
 
 #include "yaml.c"
 
-/* ---- 1. Types and globals ---------------------------------------------- */
+/* ---- 1. Types and globals ----------------------------------------------- */
 
 #define LEN(a)          (sizeof (a) / sizeof *(a))
 #define PRINTF(f, a)    __attribute__((format(printf, f, a)))
@@ -562,7 +577,7 @@ argsfree(struct args *a)
 	*a = (struct args){ 0 };
 }
 
-/* ---- 4. Files ------------------------------------------------------------ */
+/* ---- 4. Files ----------------------------------------------------------- */
 
 /* Write all of it; -1 with errno. */
 static int
@@ -863,7 +878,7 @@ lockfile(const char *path, int flags, const char *what)
 	return -1;
 }
 
-/* ---- 5. Processes --------------------------------------------------------- */
+/* ---- 5. Processes ------------------------------------------------------- */
 
 /* What to run, and how.  The only fork of the program is in spawn(). */
 struct job {
@@ -1097,7 +1112,7 @@ catchsignals(void (*handler)(int))
 		sigaction(sigs[i], &sa, NULL);
 }
 
-/* ---- 6. SHA-256 ----------------------------------------------------------- */
+/* ---- 6. SHA-256 --------------------------------------------------------- */
 
 /* FIPS 180-4, one-shot: names, cache keys and addresses need it; files are
  * hashed by sha256sum. */
@@ -1187,7 +1202,7 @@ hashhex(const char *s, size_t n)
 	return r;
 }
 
-/* ---- 7. Host --------------------------------------------------------------- */
+/* ---- 7. Host ------------------------------------------------------------ */
 
 /* What the host is, asked once. */
 static struct {
@@ -1383,7 +1398,38 @@ macaddress(const char *unique)
 	return keep("52:55:55:%.2s:%.2s:%.2s", h, h + 2, h + 4);
 }
 
-/* ---- 8. Configuration ------------------------------------------------------- */
+/* ---- 8. Text templates -------------------------------------------------- */
+
+/* Text of `text` with each {{.Name}} replaced by the value of vars (name, value
+ * pairs ended by NULL).  What is no plain field is kept, with a warning. */
+static const char *
+expand(struct yarena *a, const char *text, const char *const *vars, const char *what)
+{
+	struct buf b = { 0 };
+	const char *begin, *p, *end, *r, *const *v;
+	size_t n;
+
+	while ((begin = strstr(text, "{{")) && (end = strstr(begin, "}}"))) {
+		bufadd(&b, text, (size_t)(begin - text));
+		text = end + 2;
+		p = begin + 2 + strspn(begin + 2, " ");
+		n = strcspn(p, " }");
+		if (*p != '.' || p[n + strspn(p + n, " ")] != '}') {
+			warn("Couldn't process %s as a template: only {{.Field}} is supported", what);
+			bufadd(&b, begin, (size_t)(text - begin));
+			continue;
+		}
+		for (v = vars; v[0] && (strlen(v[0]) != n - 1 || strncmp(v[0], p + 1, n - 1) != 0); v += 2)
+			;
+		bufputs(&b, v[0] ? v[1] : "<no value>");
+	}
+	bufputs(&b, text);
+	r = ystrndup(a, b.s, b.len);
+	buffree(&b);
+	return r;
+}
+
+/* ---- 9. Configuration --------------------------------------------------- */
 
 /* Text to tree (yaml.c), three trees to one struct: override.yaml over the
  * instance's lima.yaml over default.yaml over the built-in value of the row.
@@ -1838,35 +1884,6 @@ walkkeys(struct layers *l, int i, const struct key *rows, const struct ynode *ma
 	}
 }
 
-/* Text of `text` with each {{.Name}} replaced by the value of vars (name, value
- * pairs ended by NULL).  What is no plain field is kept, with a warning. */
-static const char *
-expand(struct yarena *a, const char *text, const char *const *vars, const char *what)
-{
-	struct buf b = { 0 };
-	const char *begin, *p, *end, *r, *const *v;
-	size_t n;
-
-	while ((begin = strstr(text, "{{")) && (end = strstr(begin, "}}"))) {
-		bufadd(&b, text, (size_t)(begin - text));
-		text = end + 2;
-		p = begin + 2 + strspn(begin + 2, " ");
-		n = strcspn(p, " }");
-		if (*p != '.' || p[n + strspn(p + n, " ")] != '}') {
-			warn("Couldn't process %s as a template: only {{.Field}} is supported", what);
-			bufadd(&b, begin, (size_t)(text - begin));
-			continue;
-		}
-		for (v = vars; v[0] && (strlen(v[0]) != n - 1 || strncmp(v[0], p + 1, n - 1) != 0); v += 2)
-			;
-		bufputs(&b, v[0] ? v[1] : "<no value>");
-	}
-	bufputs(&b, text);
-	r = ystrndup(a, b.s, b.len);
-	buffree(&b);
-	return r;
-}
-
 /* Warn, once and only when an instance is made, of what could not be mirrored. */
 static void
 warnuser(const struct conf *c)
@@ -2101,7 +2118,15 @@ conftree(struct ydoc *d, struct ynode *map, const struct key *rows, const void *
 	}
 }
 
-/* ---- 9. Instances ------------------------------------------------------------ */
+/* ---- 10. Validation ----------------------------------------------------- */
+
+/* What a whole configuration must fulfil, beside the checks of its rows. */
+
+/* ---- 11. Expressions ---------------------------------------------------- */
+
+/* The subset of yq that --set, --yq, --filter and `template yq` take. */
+
+/* ---- 12. Instances ------------------------------------------------------ */
 
 enum state { SUNKNOWN, SSTOPPED, SRUNNING, SBROKEN };
 static const char *const statename[] = { "", "Stopped", "Running", "Broken" };
@@ -2303,7 +2328,7 @@ allinstances(void)
 	return r;
 }
 
-/* ---- 10. Images --------------------------------------------------------------- */
+/* ---- 13. Images --------------------------------------------------------- */
 
 /* Each entry of `images` is a location: a path, file://, http(s)://, or
  * mmdebstrap:SUITE[,PACKAGE...].  Remote ones live in the cache under the names
@@ -2907,7 +2932,113 @@ preparedisk(const struct conf *c, const char *dir)
 	argsfree(&a);
 }
 
-/* ---- 11. ISO 9660 --------------------------------------------------------------- */
+/* ---- 14. Template locators ---------------------------------------------- */
+
+/* A template as it was found: text, and the name an instance of it gets. */
+struct template {
+	const char *text, *name, *from;
+};
+
+/* The text of a template by its name: files before what is embedded. */
+static const char *
+templatetext(const char *name)
+{
+	const char *path = getenv("LIMA_TEMPLATES_PATH"), *dot = strrchr(name, '.'), *file, *p, *end, *text;
+	struct buf b = { 0 };
+	const unsigned char *data;
+	size_t i;
+
+	if (strstr(name, ".."))
+		die("template name %s must not contain `..`", bq(name));
+	file = dot && dot[1] && !isdigit((unsigned char)dot[1]) ? name : keep("%s.yaml", name);
+	for (p = path && *path ? path : keep("%s/_templates", host.limahome); p; p = *end ? end + 1 : NULL) {
+		end = p + strcspn(p, ":");
+		if (readfile(keep("%.*s/%s", (int)(end - p), p, file), &b, 4 << 20) == 0) {
+			text = keep("%s", b.s);
+			buffree(&b);
+			return text;
+		}
+	}
+	for (i = 0; i < LEN(embeds) && !(path && *path); i++)
+		if (startswith(embeds[i].name, "templates/") && strcmp(embeds[i].name + 10, file) == 0) {
+			data = embeds[i].data;
+			return keep("%.*s", (int)embeds[i].len, (const char *)data);
+		}
+	die("template %s not found", bq(file));
+}
+
+/* The instance name of a path or template name. */
+static const char *
+nameoffile(const char *path)
+{
+	const char *base = strrchr(path, '/'), *e;
+	char *s = keep("%s", base ? base + 1 : path), *p;
+
+	for (p = s; *p; p++)
+		*p = (char)tolower((unsigned char)*p);
+	if (endswith(s, ".yml"))
+		s[strlen(s) - 4] = '\0';
+	if (endswith(s, ".yaml"))
+		s[strlen(s) - 5] = '\0';
+	if ((e = badident(s)))
+		die("filename %s is invalid: %s", bq(s), e);
+	return s;
+}
+
+/* Read a template from a locator (spec/cli.md 6.1). */
+static struct template
+readtemplate(const char *loc)
+{
+	struct template t = { .from = loc };
+	struct buf b = { 0 };
+	const char *path = loc;
+
+	if (startswith(loc, "template://")) {
+		warn("Template locator %s should be written %s since Lima v2.0", bq(loc), bq(keep("template:%s", loc + 11)));
+		path = loc = keep("template:%s", loc + 11);
+	}
+	if (startswith(loc, "template:")) {
+		t.text = templatetext(loc + 9);
+		t.name = nameoffile(loc + 9);
+		return t;
+	}
+	if (startswith(loc, "file://")) {
+		path = loc + 7;
+		if (*path != '/')
+			die("file URL %s is not an absolute path", bq(loc));
+	} else if (startswith(loc, "http://") || startswith(loc, "https://")) {
+		char tmp[] = "/tmp/lima-template.XXXXXX";
+		int fd = mkstemp(tmp), r;
+		if (fd < 0)
+			die("create %s:", tmp);
+		close(fd);      /* ours and empty: curl goes on from nothing */
+		r = fetch(loc, tmp, "/dev/null");
+		if (r == 0)
+			r = readfile(tmp, &b, 4 << 20);
+		(void)unlink(tmp);
+		if (r < 0)
+			die("cannot read the template %s", bq(loc));
+		t.text = keep("%s", b.s);
+		t.name = nameoffile(loc);
+		buffree(&b);
+		return t;
+	}
+	if (strcmp(loc, "-") == 0) {
+		if (readall(0, &b, 4 << 20) < 0)
+			die("read standard input:");
+	} else {
+		if (readfile(path, &b, 4 << 20) < 0)
+			die("open %s: %s", path, errno == ENOENT ? "no such file or directory" : strerror(errno));
+		t.name = nameoffile(path);
+	}
+	if (!b.len)
+		die("don't know how to interpret %s as a template locator", bq(loc));
+	t.text = keep("%s", b.s);
+	buffree(&b);
+	return t;
+}
+
+/* ---- 15. ISO 9660 ------------------------------------------------------- */
 
 /* The cidata disk: ECMA-119 level 1 names that only keep the records sorted,
  * and the real names, modes and owners in Rock Ridge (SUSP 1.12, RRIP 1.09)
@@ -3165,7 +3296,7 @@ isowrite(struct iso *iso, const char *label, struct buf *out)
 	buffree(&tmp);
 }
 
-/* ---- 12. Guest data ---------------------------------------------------------------- */
+/* ---- 16. Guest data ----------------------------------------------------- */
 
 /* What the guest is told: the files of cidata.iso.  On a stock cloud image
  * cloud-init reads user-data, which creates the user and runs boot.sh; on the
@@ -3322,7 +3453,7 @@ writecidata(const struct conf *c)
 	return ret;
 }
 
-/* ---- 13. ssh ------------------------------------------------------------------------ */
+/* ---- 17. ssh ------------------------------------------------------------ */
 
 /* A new key pair at path; what is there stays. */
 static void
@@ -3627,7 +3758,19 @@ ismaster(pid_t pid, const char *sshconfig)
 	return yes;
 }
 
-/* ---- 14. QEMU ------------------------------------------------------------------------- */
+/* ---- 18. Disks ---------------------------------------------------------- */
+
+/* LIMA_HOME/_disks: disks that instances attach by name. */
+
+/* ---- 19. Networks ------------------------------------------------------- */
+
+/* networks.yaml, and the user-v2 network between VMs. */
+
+/* ---- 20. SFTP server ---------------------------------------------------- */
+
+/* `limactl sftp`: one process a mount, confined to it. */
+
+/* ---- 21. QEMU ----------------------------------------------------------- */
 
 /* A file name inside a QEMU option, where a comma ends the value. */
 static const char *
@@ -3782,7 +3925,7 @@ qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
 	arg(a, "%s", keep("%s/qemu.pid", dir));
 }
 
-/* ---- 15. QMP ----------------------------------------------------------------------------- */
+/* ---- 22. QMP ------------------------------------------------------------ */
 
 /* QEMU's monitor: JSON lines over a unix socket, qmp-spec.  One client at a time
  * gets a greeting and must ask for qmp_capabilities before anything else. */
@@ -3843,7 +3986,23 @@ qmpread(struct qmp *q, void (*fn)(const struct ynode *))
 	return n == 0 || (errno != EAGAIN && errno != EINTR) ? -1 : 0;
 }
 
-/* ---- 16. Host agent ------------------------------------------------------------------------ */
+/* ---- 23. The loop ------------------------------------------------------- */
+
+/* Descriptors, processes and deadlines of the host agent. */
+
+/* ---- 24. Mounts --------------------------------------------------------- */
+
+/* A mount of an instance: its server on the host, sshfs in the guest. */
+
+/* ---- 25. Guest agent ---------------------------------------------------- */
+
+/* What the guest agent says, and what it is told. */
+
+/* ---- 26. Port forwards -------------------------------------------------- */
+
+/* From listeners of the guest and rules to listeners of the host. */
+
+/* ---- 27. Host agent ----------------------------------------------------- */
 
 /* One process per running instance, one poll loop.  Everything it learns comes
  * on a descriptor: console lines and the birth of ssh.sock by inotify, QEMU's
@@ -4786,7 +4945,7 @@ agentmain(const char *name)
 	return ha.asked || ha.whygone ? 0 : 1;
 }
 
-/* ---- 17. Following a start ------------------------------------------------------------------ */
+/* ---- 28. Following a start ---------------------------------------------- */
 
 /* start and stop read what the host agent writes: inotify says when, the
  * agent's pidfd says that it is over.  Bytes are read once, from an offset. */
@@ -5094,7 +5253,7 @@ ready(const struct inst *in)
 		fprintf(stderr, "%s\n", line);
 }
 
-/* ---- 18. Command line ------------------------------------------------------------------------ */
+/* ---- 29. Command line --------------------------------------------------- */
 
 /* Commands and flags are rows; parser, help and the edits of lima.yaml walk the
  * same rows.  A flag belongs to the commands whose bits it names. */
@@ -5401,111 +5560,11 @@ applyflags(const char *text, bool existing, const char *name)
 	return r;
 }
 
-/* ---- 19. Commands ------------------------------------------------------------------------------ */
+/* ---- 30. Editing and prompts -------------------------------------------- */
 
-/* A template as it was found: text, and the name an instance of it gets. */
-struct template {
-	const char *text, *name, *from;
-};
+/* edit, and the questions on a terminal. */
 
-/* The text of a template by its name: files before what is embedded. */
-static const char *
-templatetext(const char *name)
-{
-	const char *path = getenv("LIMA_TEMPLATES_PATH"), *dot = strrchr(name, '.'), *file, *p, *end, *text;
-	struct buf b = { 0 };
-	const unsigned char *data;
-	size_t i;
-
-	if (strstr(name, ".."))
-		die("template name %s must not contain `..`", bq(name));
-	file = dot && dot[1] && !isdigit((unsigned char)dot[1]) ? name : keep("%s.yaml", name);
-	for (p = path && *path ? path : keep("%s/_templates", host.limahome); p; p = *end ? end + 1 : NULL) {
-		end = p + strcspn(p, ":");
-		if (readfile(keep("%.*s/%s", (int)(end - p), p, file), &b, 4 << 20) == 0) {
-			text = keep("%s", b.s);
-			buffree(&b);
-			return text;
-		}
-	}
-	for (i = 0; i < LEN(embeds) && !(path && *path); i++)
-		if (startswith(embeds[i].name, "templates/") && strcmp(embeds[i].name + 10, file) == 0) {
-			data = embeds[i].data;
-			return keep("%.*s", (int)embeds[i].len, (const char *)data);
-		}
-	die("template %s not found", bq(file));
-}
-
-/* The instance name of a path or template name. */
-static const char *
-nameoffile(const char *path)
-{
-	const char *base = strrchr(path, '/'), *e;
-	char *s = keep("%s", base ? base + 1 : path), *p;
-
-	for (p = s; *p; p++)
-		*p = (char)tolower((unsigned char)*p);
-	if (endswith(s, ".yml"))
-		s[strlen(s) - 4] = '\0';
-	if (endswith(s, ".yaml"))
-		s[strlen(s) - 5] = '\0';
-	if ((e = badident(s)))
-		die("filename %s is invalid: %s", bq(s), e);
-	return s;
-}
-
-/* Read a template from a locator (spec/cli.md 6.1). */
-static struct template
-readtemplate(const char *loc)
-{
-	struct template t = { .from = loc };
-	struct buf b = { 0 };
-	const char *path = loc;
-
-	if (startswith(loc, "template://")) {
-		warn("Template locator %s should be written %s since Lima v2.0", bq(loc), bq(keep("template:%s", loc + 11)));
-		path = loc = keep("template:%s", loc + 11);
-	}
-	if (startswith(loc, "template:")) {
-		t.text = templatetext(loc + 9);
-		t.name = nameoffile(loc + 9);
-		return t;
-	}
-	if (startswith(loc, "file://")) {
-		path = loc + 7;
-		if (*path != '/')
-			die("file URL %s is not an absolute path", bq(loc));
-	} else if (startswith(loc, "http://") || startswith(loc, "https://")) {
-		char tmp[] = "/tmp/lima-template.XXXXXX";
-		int fd = mkstemp(tmp), r;
-		if (fd < 0)
-			die("create %s:", tmp);
-		close(fd);      /* ours and empty: curl goes on from nothing */
-		r = fetch(loc, tmp, "/dev/null");
-		if (r == 0)
-			r = readfile(tmp, &b, 4 << 20);
-		(void)unlink(tmp);
-		if (r < 0)
-			die("cannot read the template %s", bq(loc));
-		t.text = keep("%s", b.s);
-		t.name = nameoffile(loc);
-		buffree(&b);
-		return t;
-	}
-	if (strcmp(loc, "-") == 0) {
-		if (readall(0, &b, 4 << 20) < 0)
-			die("read standard input:");
-	} else {
-		if (readfile(path, &b, 4 << 20) < 0)
-			die("open %s: %s", path, errno == ENOENT ? "no such file or directory" : strerror(errno));
-		t.name = nameoffile(path);
-	}
-	if (!b.len)
-		die("don't know how to interpret %s as a template locator", bq(loc));
-	t.text = keep("%s", b.s);
-	buffree(&b);
-	return t;
-}
+/* ---- 31. Creating and starting ------------------------------------------ */
 
 /* Remove what a killed create of this name left; a live one holds its lock. */
 static void
@@ -5927,7 +5986,7 @@ cmddelete(int argc, char *argv[])
 	return 0;
 }
 
-/* ---- list ---- */
+/* ---- 32. Listing -------------------------------------------------------- */
 
 /* One value of an instance as text; NULL for an unknown name. */
 static const char *
@@ -6174,7 +6233,7 @@ cmdlist(int argc, char *argv[])
 	return 0;
 }
 
-/* ---- shell ---- */
+/* ---- 33. shell and copy ------------------------------------------------- */
 
 /* The script word ssh gets (spec/cli.md 9.4.2). */
 static const char *
@@ -6327,6 +6386,8 @@ cmdshell(int argc, char *argv[])
 	execvp(a.v[0], a.v);
 	die("%s: cannot be run; install openssh-client:", a.v[0]);
 }
+
+/* ---- 34. Other commands ------------------------------------------------- */
 
 /* ---- info, validate, hostagent ---- */
 
@@ -6540,7 +6601,7 @@ cmdhelp(int argc, char *argv[])
 	return 0;
 }
 
-/* ---- 20. main ------------------------------------------------------------------------------------ */
+/* ---- 35. main ----------------------------------------------------------- */
 
 static void
 checkargc(const struct cmd *c, int argc, char *argv[])

@@ -3,7 +3,8 @@
 # test.sh - tests of lima-c, TAP on stdout: ./test.sh [SECTION...]
 #
 # Without an argument all sections run; `unit` is all that need no guest and
-# take a minute, `vm` boots real ones. LIMACTL names another binary than
+# take a minute, `guest` all that boot real ones. The sections stand below and,
+# one a file, in tests/unit-NAME.sh and tests/guest-NAME.sh. LIMACTL names another binary than
 # ./limactl. Each section has a fresh LIMA_HOME; most of what QEMU and ssh do
 # is played by tests/fake.c, first in PATH. At the end nothing of a run may be
 # left: no process, socket, instance or temporary file.
@@ -13,9 +14,17 @@
 set -eu
 cd "$(dirname "$0")"
 
-unit='cli yaml names image iso fakes list static tree'
+unit='cli yaml names image iso fakes list static tree' guest=vm
+for f in tests/unit-*.sh tests/guest-*.sh; do
+	n=${f##*/*-}
+	case $f in
+	*'*'*) ;;
+	tests/unit-*) unit="$unit ${n%.sh}" ;;
+	*) guest="$guest ${n%.sh}" ;;
+	esac
+done
 case ${1-} in
--h | --help) echo "usage: ./test.sh [unit | vm | bench | SECTION...]; sections: $unit vm"; exit 0 ;;
+-h | --help) echo "usage: ./test.sh [unit | guest | bench | SECTION...]; sections: $unit $guest"; exit 0 ;;
 bench) shift; exec ./tests/bench.sh "$@" ;;
 esac
 
@@ -2590,18 +2599,18 @@ test_tree() {
 	done
 	ok 'limactl.1 has its sections'
 	if have shellcheck; then
-		run shellcheck -s sh guest/*.sh test.sh
+		run shellcheck -s sh guest/*.sh test.sh tests/*.sh
 		status 0
 		ok 'shellcheck'
 	else
 		skip shellcheck 'shellcheck is not installed'
 	fi
-	for f in guest/*.sh test.sh .ci/run; do
+	for f in guest/*.sh test.sh tests/*.sh .ci/run; do
 		run sh -n "$f"
 		status 0
 	done
 	if have dash; then
-		for f in guest/*.sh test.sh; do
+		for f in guest/*.sh test.sh tests/*.sh; do
 			run dash -n "$f"
 			status 0
 		done
@@ -2993,14 +3002,20 @@ bar' bash -c '
 
 # --- what was asked for -------------------------------------------------------
 
+for f in tests/unit-*.sh tests/guest-*.sh; do
+	# shellcheck source=/dev/null
+	case $f in *'*'*) ;; *) . "./$f" ;; esac
+done
+
 # One function, read whole: the file may change while we run.
 main() {
-	[ $# -gt 0 ] || set -- unit vm
+	[ $# -gt 0 ] || set -- unit guest
 	for s; do
-		case " $unit vm " in
+		case " $unit $guest /$s" in
 		*" $s "*) sections="${sections-} $s" ;;
-		*) [ "$s" = unit ] || { echo "Bail out! no section $s: $unit vm"; exit 2; }
-		   sections="${sections-} $unit" ;;
+		*/unit) sections="${sections-} $unit" ;;
+		*/guest) sections="${sections-} $guest" ;;
+		*) echo "Bail out! no section $s: $unit $guest"; exit 2 ;;
 		esac
 	done
 	for s in $sections; do
