@@ -3931,36 +3931,90 @@ qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
  * gets a greeting and must ask for qmp_capabilities before anything else. */
 
 #define QMPMAX (1 << 20)                /* a longer line is not QEMU's */
+struct qmpcall {                        /* an answer that is awaited */
+	long long id;                   /* 0: a free place */
+	/* ret: the value of `return`, or NULL and err says why; both are gone afterwards */
+	void (*reply)(void *arg, const struct ynode *ret, const char *err);
+	void *arg;
+};
 struct qmp {
 	int fd;                         /* -1: not connected */
 	struct buf in;
+	long long lastid;
+	struct qmpcall call[64];
 };
 
-/* Send one command; -1 when the socket takes no more, as with a stopped QEMU. */
+/* Send one command: its name, and its arguments as a JSON object or NULL.  -1
+ * when the socket takes no more, as with a stopped QEMU, and reply is not called.
+ * reply: NULL when the answer does not matter. */
 static int
-qmpsend(struct qmp *q, const char *cmd)
+qmpask(struct qmp *q, const char *cmd, const char *args, void (*reply)(void *, const struct ynode *, const char *), void *arg)
 {
 	struct buf b = { 0 };
 	ssize_t n;
-	int r;
+	size_t i;
 
-	bufprintf(&b, "{\"execute\":\"%s\"}\n", cmd);
-	n = q->fd < 0 ? -1 : send(q->fd, b.s, b.len, MSG_NOSIGNAL|MSG_DONTWAIT);
-	r = n == (ssize_t)b.len ? 0 : -1;
+	for (i = 0; reply && i < LEN(q->call) && q->call[i].id; i++)
+		;
+	if (q->fd < 0 || i == LEN(q->call))
+		return -1;
+	bufprintf(&b, "{\"execute\":\"%s\"", cmd);
+	if (args)
+		bufprintf(&b, ",\"arguments\":%s", args);
+	if (reply)
+		bufprintf(&b, ",\"id\":%lld", ++q->lastid);
+	bufputs(&b, "}\n");
+	n = send(q->fd, b.s, b.len, MSG_NOSIGNAL|MSG_DONTWAIT);
+	if (n == (ssize_t)b.len && reply)
+		q->call[i] = (struct qmpcall){ q->lastid, reply, arg };
+	n = n == (ssize_t)b.len ? 0 : -1;
 	buffree(&b);
-	return r;
+	return (int)n;
 }
 
+static int
+qmpsend(struct qmp *q, const char *cmd)
+{
+	return qmpask(q, cmd, NULL, NULL, NULL);
+}
+
+/* Close the monitor; whoever waits for an answer is told. */
 static void
 qmpclose(struct qmp *q)
 {
+	struct qmpcall c;
+	size_t i;
+
 	if (q->fd >= 0)
 		close(q->fd);
 	q->fd = -1;
 	buffree(&q->in);
+	for (i = 0; i < LEN(q->call); i++)
+		if ((c = q->call[i]).id) {
+			q->call[i].id = 0;
+			c.reply(c.arg, NULL, "QEMU's monitor is closed");
+		}
 }
 
-/* Read what is there and hand each object to fn.  -1 at the end of the stream. */
+/* An answer goes to whoever asked; the rest to event(). */
+static void
+qmpobject(struct qmp *q, const struct ynode *o, void (*event)(const struct ynode *))
+{
+	const struct ynode *id = yget(o, "id"), *err = yget(o, "error"), *desc = yget(err, "desc");
+	struct qmpcall c;
+	size_t i;
+
+	for (i = 0; id && id->kind == Y_INT && i < LEN(q->call); i++)
+		if (id->i && q->call[i].id == id->i) {
+			c = q->call[i];
+			q->call[i].id = 0;
+			c.reply(c.arg, err ? NULL : yget(o, "return"), err && desc && desc->s ? desc->s : "no reason given");
+			return;
+		}
+	event(o);
+}
+
+/* Read what is there and hand each event to fn.  -1 at the end of the stream. */
 static int
 qmpread(struct qmp *q, void (*fn)(const struct ynode *))
 {
@@ -3974,9 +4028,9 @@ qmpread(struct qmp *q, void (*fn)(const struct ynode *))
 		while ((nl = memchr(q->in.s, '\n', q->in.len))) {
 			len = (size_t)(nl - q->in.s) + 1;
 			if (yparsejson(&d, q->in.s, len) == 0)
-				fn(d.root);
+				qmpobject(q, d.root, fn);
 			yfree(&d);
-			if (q->fd < 0)          /* fn closed it */
+			if (q->fd < 0)          /* a handler closed it */
 				return 0;
 			memmove(q->in.s, q->in.s + len, q->in.len -= len);
 		}
@@ -3988,7 +4042,231 @@ qmpread(struct qmp *q, void (*fn)(const struct ynode *))
 
 /* ---- 23. The loop ------------------------------------------------------- */
 
-/* Descriptors, processes and deadlines of the host agent. */
+/* The host agent waits in one poll(2).  A watch is a descriptor and who reads
+ * it, a proc a process known by its pidfd (a child of ours or an adopted one), a
+ * timer a moment.  All three live in structs of their owners and are only linked
+ * here; a handler may remove or add any of them, its own included, and free what
+ * holds it.  Handlers never block. */
+
+struct watch {
+	int fd;
+	short events;
+	void (*ready)(struct watch *, short revents);
+	void *arg;                      /* the owner's */
+	struct watch *next;
+};
+struct timer {
+	long long at;                   /* on now() */
+	void (*due)(struct timer *);
+	void *arg;
+	bool on;
+	struct timer *next;
+};
+struct proc {
+	pid_t pid;
+	bool child;                     /* ours to reap; adopted ones are not */
+	struct watch w;                 /* of its pidfd; fd -1 or pid 0: not running */
+	void (*ended)(struct proc *, int status);       /* wait status; 0 of an adopted one */
+	void *arg;
+	struct proc *next;
+};
+static struct {
+	struct watch *watches;
+	struct timer *timers;
+	struct proc *procs;             /* that run */
+	struct pollfd *pfd;             /* of this turn, */
+	struct watch **slot;            /* and whose each is: NULL when removed meanwhile */
+	size_t n, cap;
+} loop;
+
+/* Watch fd; ready() gets what poll says.  The caller keeps and closes fd. */
+static void
+watchadd(struct watch *w, int fd, short events, void (*ready)(struct watch *, short))
+{
+	w->fd = fd;
+	w->events = events;
+	w->ready = ready;
+	w->next = loop.watches;
+	loop.watches = w;
+}
+
+/* Forget a watch; nothing happens when it is not linked. */
+static void
+watchdel(struct watch *w)
+{
+	struct watch **p;
+	size_t i;
+
+	for (p = &loop.watches; *p && *p != w; p = &(*p)->next)
+		;
+	if (*p)
+		*p = w->next;
+	for (i = 0; i < loop.n; i++)
+		if (loop.slot[i] == w)
+			loop.slot[i] = NULL;
+}
+
+/* Call t->due in ms from now, once; again sets it anew. */
+static void
+timerset(struct timer *t, long long ms)
+{
+	t->at = now() + ms;
+	if (!t->on) {
+		t->on = true;
+		t->next = loop.timers;
+		loop.timers = t;
+	}
+}
+
+static void
+timeroff(struct timer *t)
+{
+	struct timer **p;
+
+	for (p = &loop.timers; *p && *p != t; p = &(*p)->next)
+		;
+	if (*p)
+		*p = t->next;
+	t->on = false;
+}
+
+static bool
+procruns(const struct proc *p)
+{
+	return p->pid != 0;
+}
+
+/* Its pidfd is readable: it ended. */
+static void
+procready(struct watch *w, short revents)
+{
+	struct proc *p = w->arg, **q;
+	int st = 0;
+
+	(void)revents;
+	if (p->child && waitpid(p->pid, &st, WNOHANG) == 0)
+		return;
+	for (q = &loop.procs; *q && *q != p; q = &(*q)->next)
+		;
+	if (*q)
+		*q = p->next;
+	watchdel(w);
+	close(w->fd);
+	w->fd = -1;
+	p->pid = 0;
+	p->ended(p, st);
+}
+
+/* Watch a process; p->ended is set.  -1 with a warning when that cannot be. */
+static int
+procwatch(struct proc *p, pid_t pid, bool child)
+{
+	int fd = pidfdopen(pid);
+
+	if (fd < 0) {
+		warn("watch process %ld:", (long)pid);
+		return -1;
+	}
+	p->pid = pid;
+	p->child = child;
+	p->w.arg = p;
+	watchadd(&p->w, fd, POLLIN, procready);
+	p->next = loop.procs;
+	loop.procs = p;
+	return 0;
+}
+
+/* Start a job and watch it; ended() is called when it is over.  -1 with errno. */
+static int
+procstart(struct proc *p, const struct job *j, void (*over)(struct proc *, int))
+{
+	pid_t pid = spawn(j);
+
+	if (pid < 0)
+		return -1;
+	p->ended = over;
+	return procwatch(p, pid, true);
+}
+
+static void
+prockill(struct proc *p, int sig)
+{
+	if (procruns(p))
+		(void)pidfdkill(p->w.fd, sig);
+}
+
+/* Signal every process that is watched. */
+static void
+prockillall(int sig)
+{
+	struct proc *p;
+
+	for (p = loop.procs; p; p = p->next)
+		(void)pidfdkill(p->w.fd, sig);
+}
+
+/* Milliseconds to the nearest deadline, -1 when there is none. */
+static int
+untilnext(void)
+{
+	const struct timer *t, *first = NULL;
+	long long ms;
+
+	for (t = loop.timers; t; t = t->next)
+		if (!first || t->at < first->at)
+			first = t;
+	if (!first)
+		return -1;
+	ms = first->at - now();
+	return ms < 0 ? 0 : ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+/* Call what is due; a handler may set or drop any timer. */
+static void
+expire(void)
+{
+	long long t = now();
+	struct timer *p;
+
+	do {
+		for (p = loop.timers; p && p->at > t; p = p->next)
+			;
+		if (p) {
+			timeroff(p);
+			p->due(p);
+		}
+	} while (p);
+}
+
+/* Run until over() says so. */
+static void
+looprun(bool (*over)(void))
+{
+	struct watch *w;
+	size_t i;
+
+	while (!over()) {
+		for (loop.n = 0, w = loop.watches; w; w = w->next) {
+			if (loop.n == loop.cap) {
+				loop.cap = loop.cap * 2 + 32;
+				loop.pfd = xrealloc(loop.pfd, loop.cap, sizeof *loop.pfd);
+				loop.slot = xrealloc(loop.slot, loop.cap, sizeof *loop.slot);
+			}
+			loop.pfd[loop.n] = (struct pollfd){ .fd = w->fd, .events = w->events };
+			loop.slot[loop.n++] = w;
+		}
+		if (poll(loop.pfd, loop.n, untilnext()) < 0) {
+			if (errno == EINTR)
+				continue;       /* the self-pipe is readable now */
+			die("poll:");
+		}
+		for (i = 0; i < loop.n; i++)
+			if (loop.pfd[i].revents && loop.slot[i])
+				loop.slot[i]->ready(loop.slot[i], loop.pfd[i].revents);
+		loop.n = 0;
+		expire();
+	}
+}
 
 /* ---- 24. Mounts --------------------------------------------------------- */
 
@@ -4033,7 +4311,7 @@ static struct {
 	const struct conf *c;
 	const char *dir, *sshconfig, *sshsock, *hostname;
 	enum astate st;
-	long long deadline;             /* of the state, on now(); 0: none */
+	struct timer late;              /* of the state */
 	long long retry;                /* pause before the next ssh master, ms */
 	long long port;
 	long long t0;                   /* QEMU's launch */
@@ -4046,19 +4324,16 @@ static struct {
 	bool mastersup;                 /* our control socket is there */
 	const char *whygone;            /* of a stop the guest asked for */
 	struct qmp qmp;
-	struct kidproc {
-		pid_t pid;
-		int pidfd;              /* -1: not running */
-		bool child;             /* ours to reap; adopted ones are not */
-	} kids[NKID];
+	struct proc kids[NKID];
 	int inotify, wdserial, wddir;
 	int serial;                     /* serial.log, read at its offset */
 	struct buf line;                /* console line so far */
 	size_t stage;                   /* how far the console got, index in consolewords[] */
 	bool stuck;                     /* reported */
 	struct buf errors;              /* JSON array members of the status */
-	int listener, sig[2];
-	struct client { int fd; long long deadline; size_t n; char req[1024]; } client[NCLIENT];
+	int sig[2];
+	struct watch wsig, wqmp, winotify, wlisten;
+	struct client { struct watch w; struct timer late; size_t n; char req[1024]; } client[NCLIENT];
 } ha;
 
 static void haevent(enum aevent ev);
@@ -4103,51 +4378,24 @@ hastate(enum astate st, long long wait)
 	if (ha.st != st)
 		debug("%s: %s -> %s", ha.c->name, astatename[ha.st], astatename[st]);
 	ha.st = st;
-	ha.deadline = wait ? now() + wait : 0;
+	if (wait)
+		timerset(&ha.late, wait);
+	else
+		timeroff(&ha.late);
 }
 
 /* ---- jobs ---- */
 
-static void
-watchkid(enum kid k, pid_t pid, bool child)
-{
-	ha.kids[k] = (struct kidproc){ pid, pidfdopen(pid), child };
-	if (ha.kids[k].pidfd < 0)
-		warn("watch process %ld:", (long)pid);
-}
+static void kidended(struct proc *p, int st);
 
-static void
-killkid(enum kid k, int sig)
-{
-	if (ha.kids[k].pidfd >= 0)
-		(void)pidfdkill(ha.kids[k].pidfd, sig);
-}
-
-/* A job ended: reap it and return its wait status (0 for an adopted one). */
-static int
-reapkid(enum kid k)
-{
-	int st = 0;
-
-	if (ha.kids[k].child)
-		(void)waitpid(ha.kids[k].pid, &st, WNOHANG);
-	close(ha.kids[k].pidfd);
-	ha.kids[k].pidfd = -1;
-	return st;
-}
-
-/* Start an ssh of ours over ssh.config; a: the words after the host's name or
- * options before it, as given. */
+/* Start an ssh of ours; frees its words. */
 static void
 sshjob(enum kid k, struct args *a)
 {
 	struct job j = { .argv = a->v, .fd = { NOFD, NOFD, -1 }, .session = true };
-	pid_t pid = spawn(&j);
 
-	if (pid < 0)
+	if (procstart(&ha.kids[k], &j, kidended) < 0)
 		warn("run ssh (install openssh-client):");
-	else
-		watchkid(k, pid, true);
 	argsfree(a);
 }
 
@@ -4157,19 +4405,20 @@ startmaster(void)
 	struct args a = { 0 };
 	pid_t pid;
 
-	if (ha.kids[KMASTER].pidfd >= 0)
+	if (procruns(&ha.kids[KMASTER]))
 		return;
 	if ((pid = socketowner(ha.sshsock))) {
 		if (ha.adopted && !ha.mastertried) {    /* the last agent's: it never stopped working */
 			ha.mastertried = true;
 			if (ismaster(pid, ha.sshconfig)) {
-				watchkid(KMASTER, pid, false);
+				ha.kids[KMASTER].ended = kidended;
+				(void)procwatch(&ha.kids[KMASTER], pid, false);
 				haevent(EMASTER);
 				return;
 			}
 		}
 		/* a user's ssh was quicker than we: it keeps its sessions, we take over */
-		if (ha.kids[KSIDE].pidfd < 0) {
+		if (!procruns(&ha.kids[KSIDE])) {
 			arg(&a, "ssh");
 			arg(&a, "-F");
 			arg(&a, "%s", ha.sshconfig);
@@ -4202,7 +4451,7 @@ startwaiter(void)
 {
 	struct args a = { 0 };
 
-	if (ha.kids[KWAITER].pidfd >= 0)
+	if (procruns(&ha.kids[KWAITER]))
 		return;
 	arg(&a, "ssh");
 	arg(&a, "-F");
@@ -4217,6 +4466,34 @@ startwaiter(void)
 	sshjob(KWAITER, &a);
 }
 
+static void qmpevent(const struct ynode *o);
+
+static void
+qmpdrop(void)
+{
+	watchdel(&ha.wqmp);
+	qmpclose(&ha.qmp);
+}
+
+static void
+qmpready(struct watch *w, short revents)
+{
+	(void)w;
+	(void)revents;
+	if (qmpread(&ha.qmp, qmpevent) < 0)
+		qmpdrop();
+}
+
+/* Connect to the agent's monitor; -1 with errno. */
+static int
+qmpconnect(void)
+{
+	if ((ha.qmp.fd = connectunix(keep("%s/ha.qmp", ha.dir), SOCK_NONBLOCK)) < 0)
+		return -1;
+	watchadd(&ha.wqmp, ha.qmp.fd, POLLIN, qmpready);
+	return 0;
+}
+
 static int
 startqemu(void)
 {
@@ -4227,19 +4504,18 @@ startqemu(void)
 	int fd = listenunix(keep("%s/ha.qmp", ha.dir)), e;
 	/* its words go to ha.stderr.log, which outlives this process */
 	struct job j = { .fd = { NOFD, 2, 2 }, .pass = fd, .session = true, .env = env };
-	pid_t pid;
+	int r;
 
 	qemuargs(&a, ha.c, ha.port, ha.sandbox);
 	j.argv = a.v;
 	info("Starting QEMU (hint: to watch the boot progress, see %s)", bq(keep("%s/serial*.log", ha.dir)));
 	ha.t0 = now();
-	pid = spawn(&j);
+	r = procstart(&ha.kids[KQEMU], &j, kidended);
 	e = errno;
 	close(fd);
-	if (pid > 0) {
-		watchkid(KQEMU, pid, true);
+	if (r == 0) {
 		/* the socket listened before QEMU was there: connect without a wait */
-		ha.qmp.fd = connectunix(keep("%s/ha.qmp", ha.dir), SOCK_NONBLOCK);
+		(void)qmpconnect();
 	} else if (e == ENOENT)
 		error("%s: not found in PATH; install %s", a.v[0], "qemu-system (qemu-system-x86, qemu-system-arm ...)");
 	else {
@@ -4247,7 +4523,7 @@ startqemu(void)
 		error("run %s:", a.v[0]);
 	}
 	argsfree(&a);
-	return pid > 0 ? 0 : -1;
+	return r;
 }
 
 /* ---- transitions ---- */
@@ -4262,7 +4538,7 @@ login(void)
 		info("Waiting for the essential requirement 1 of 2: `ssh`");
 	hastate(ALOGIN, loginwait);
 	startmaster();
-	if (ha.st == ALOGIN && ha.kids[KMASTER].pidfd < 0 && ha.kids[KSIDE].pidfd < 0)
+	if (ha.st == ALOGIN && !procruns(&ha.kids[KMASTER]) && !procruns(&ha.kids[KSIDE]))
 		hastate(ALOGIN, ha.retry);      /* no ssh could be started: again */
 }
 
@@ -4270,9 +4546,9 @@ login(void)
 static void
 loginlate(void)
 {
-	killkid(KSIDE, SIGKILL);
-	if (ha.kids[KMASTER].pidfd >= 0)
-		killkid(KMASTER, SIGKILL);      /* leads to ELOST */
+	prockill(&ha.kids[KSIDE], SIGKILL);
+	if (procruns(&ha.kids[KMASTER]))
+		prockill(&ha.kids[KMASTER], SIGKILL);      /* leads to ELOST */
 	else
 		login();
 }
@@ -4281,7 +4557,7 @@ loginlate(void)
 static void
 loginanew(void)
 {
-	killkid(KMASTER, SIGKILL);
+	prockill(&ha.kids[KMASTER], SIGKILL);
 	ha.retry = retryfirst;
 }
 
@@ -4346,8 +4622,8 @@ rebooted(void)
 	ha.word = ha.done = ha.stuck = false;
 	ha.stage = 0;
 	ha.retry = retryfirst;
-	killkid(KMASTER, SIGKILL);
-	killkid(KWAITER, SIGKILL);
+	prockill(&ha.kids[KMASTER], SIGKILL);
+	prockill(&ha.kids[KWAITER], SIGKILL);
 	hastate(ABOOT, silentwait);
 }
 
@@ -4358,7 +4634,7 @@ quit(void)
 	hastate(AQUIT, quitwait);
 	/* without a monitor SIGTERM does the same: QEMU flushes its disks and exits */
 	if (qmpsend(&ha.qmp, "quit") < 0)
-		killkid(KQEMU, SIGTERM);
+		prockill(&ha.kids[KQEMU], SIGTERM);
 }
 
 /* Press, and again a little later: while the guest boots nobody there listens. */
@@ -4383,7 +4659,7 @@ static void
 hardkill(void)
 {
 	warn("QEMU did not exit, forcibly killing QEMU");
-	killkid(KQEMU, SIGKILL);
+	prockill(&ha.kids[KQEMU], SIGKILL);
 	hastate(AKILL, quitwait);
 }
 
@@ -4393,9 +4669,7 @@ gone(void)
 {
 	if (ha.st < APOWER)
 		info("Driver stopped: %s", ha.whygone ? ha.whygone : "QEMU exited by itself");
-	killkid(KMASTER, SIGTERM);
-	killkid(KWAITER, SIGTERM);
-	killkid(KSIDE, SIGTERM);
+	prockillall(SIGTERM);
 	hastate(ACLEAN, 500);
 }
 
@@ -4408,7 +4682,7 @@ broken(void)
 		return;
 	hastate(AQUIT, quitwait);
 	if (qmpsend(&ha.qmp, "quit") < 0)
-		killkid(KQEMU, SIGTERM);
+		prockill(&ha.kids[KQEMU], SIGTERM);
 }
 
 static void
@@ -4421,10 +4695,7 @@ askdone(void)
 static void
 cleanend(void)
 {
-	killkid(KMASTER, SIGKILL);
-	killkid(KWAITER, SIGKILL);
-	killkid(KSIDE, SIGKILL);
-	ha.deadline = 0;
+	prockillall(SIGKILL);
 }
 
 static void (*const act[NASTATE][NAEVENT])(void) = {
@@ -4554,7 +4825,7 @@ readconsole(void)
 }
 
 static void
-qmpobject(const struct ynode *o)
+qmpevent(const struct ynode *o)
 {
 	const struct ynode *ev = yget(o, "event"), *v = ypath(o, "QMP.version.qemu");
 	const char *name = ev && ev->kind == Y_STR ? ev->s : "";
@@ -4578,13 +4849,15 @@ qmpobject(const struct ynode *o)
 }
 
 static void
-readinotify(void)
+readinotify(struct watch *w, short revents)
 {
 	_Alignas(struct inotify_event) char chunk[4096];
 	const struct inotify_event *e;
 	ssize_t n, at;
 	bool console = false, sock = false;
 
+	(void)w;
+	(void)revents;
 	while ((n = read(ha.inotify, chunk, sizeof chunk)) > 0)
 		for (at = 0; at < n; at += (ssize_t)(sizeof *e + e->len)) {
 			e = (const struct inotify_event *)(const void *)(chunk + at);
@@ -4594,16 +4867,18 @@ readinotify(void)
 	if (console)
 		readconsole();
 	/* ssh links its listening socket to this name when it is logged in */
-	if (sock && !ha.mastersup && ha.kids[KMASTER].pidfd >= 0 &&
+	if (sock && !ha.mastersup && procruns(&ha.kids[KMASTER]) &&
 	    socketowner(ha.sshsock) == ha.kids[KMASTER].pid)
 		haevent(EMASTER);
 }
 
 static void
-readsignal(void)
+readsignal(struct watch *w, short revents)
 {
 	char c;
 
+	(void)w;
+	(void)revents;
 	while (read(ha.sig[0], &c, 1) == 1) {
 		info("Received %s, shutting down the host agent", c == SIGINT ? "SIGINT" : "SIGTERM");
 		ha.asked = true;
@@ -4643,7 +4918,7 @@ startagain(void)
 		again = writesshconfig(ha.c, ha.port) == 0;
 	}
 	buffree(&b);
-	qmpclose(&ha.qmp);
+	qmpdrop();
 	if (!again || startqemu() < 0)
 		return false;
 	emit(false);
@@ -4651,11 +4926,9 @@ startagain(void)
 }
 
 static void
-kidended(enum kid k)
+kidended(struct proc *p, int st)
 {
-	int st = reapkid(k);
-
-	switch (k) {
+	switch ((enum kid)(p - ha.kids)) {
 	case KQEMU:
 		if (st && !(WIFSIGNALED(st) && ha.st == AKILL))
 			error("QEMU %s (hint: its last words are above)", ended(st));
@@ -4703,7 +4976,7 @@ answer(struct client *cl)
 	}
 	bufprintf(&b, "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
 	    code, body.len, body.s);
-	(void)send(cl->fd, b.s, b.len, MSG_NOSIGNAL|MSG_DONTWAIT);     /* far below a socket's buffer */
+	(void)send(cl->w.fd, b.s, b.len, MSG_NOSIGNAL|MSG_DONTWAIT);     /* far below a socket's buffer */
 	buffree(&b);
 	buffree(&body);
 }
@@ -4711,15 +4984,25 @@ answer(struct client *cl)
 static void
 dropclient(struct client *cl)
 {
-	close(cl->fd);
-	*cl = (struct client){ .fd = -1 };
+	watchdel(&cl->w);
+	timeroff(&cl->late);
+	close(cl->w.fd);
+	cl->w.fd = -1;
 }
 
 static void
-readclient(struct client *cl)
+clientlate(struct timer *t)
 {
-	ssize_t n = recv(cl->fd, cl->req + cl->n, sizeof cl->req - 1 - cl->n, MSG_DONTWAIT);
+	dropclient(t->arg);
+}
 
+static void
+readclient(struct watch *w, short revents)
+{
+	struct client *cl = w->arg;
+	ssize_t n = recv(w->fd, cl->req + cl->n, sizeof cl->req - 1 - cl->n, MSG_DONTWAIT);
+
+	(void)revents;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n > 0)
@@ -4732,102 +5015,38 @@ readclient(struct client *cl)
 }
 
 static void
-acceptclient(void)
+acceptclient(struct watch *w, short revents)
 {
-	int fd = accept4(ha.listener, NULL, NULL, SOCK_CLOEXEC|SOCK_NONBLOCK);
+	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC|SOCK_NONBLOCK);
+	struct client *cl;
 	size_t i;
 
-	for (i = 0; i < NCLIENT && ha.client[i].fd >= 0; i++)
-		;
+	(void)revents;
 	if (fd < 0)
 		return;
+	for (i = 0; i < NCLIENT && ha.client[i].w.fd >= 0; i++)
+		;
 	if (i == NCLIENT)       /* all slow: the first has had its time */
 		dropclient(&ha.client[i = 0]);
-	ha.client[i].fd = fd;
-	ha.client[i].deadline = now() + requestwait;
+	cl = &ha.client[i];
+	*cl = (struct client){ .w.arg = cl, .late = { .due = clientlate, .arg = cl } };
+	watchadd(&cl->w, fd, POLLIN, readclient);
+	timerset(&cl->late, requestwait);
 }
 
-/* ---- the loop ---- */
-
-/* Milliseconds to the nearest deadline, -1 when there is none. */
-static int
-untilnext(void)
-{
-	long long d = ha.deadline, t = now();
-	size_t i;
-
-	for (i = 0; i < NCLIENT; i++)
-		if (ha.client[i].fd >= 0 && (!d || ha.client[i].deadline < d))
-			d = ha.client[i].deadline;
-	return !d ? -1 : d <= t ? 0 : d - t > INT_MAX ? INT_MAX : (int)(d - t);
-}
+/* ---- the life ---- */
 
 static void
-expire(void)
+statelate(struct timer *t)
 {
-	long long t = now();
-	size_t i;
-
-	for (i = 0; i < NCLIENT; i++)
-		if (ha.client[i].fd >= 0 && ha.client[i].deadline <= t)
-			dropclient(&ha.client[i]);
-	if (ha.deadline && ha.deadline <= t) {
-		ha.deadline = 0;
-		haevent(ELATE);
-	}
+	(void)t;
+	haevent(ELATE);
 }
-
-enum { PSIG, PQMP, PINOTIFY, PLISTEN, PKID, PCLIENT = PKID + NKID, NPOLL = PCLIENT + NCLIENT };
 
 static bool
-alldead(void)
+agentover(void)
 {
-	size_t i;
-
-	for (i = 0; i < NKID; i++)
-		if (ha.kids[i].pidfd >= 0)
-			return false;
-	return true;
-}
-
-static void
-agentloop(void)
-{
-	struct pollfd p[NPOLL];
-	int i;
-
-	while (ha.st != ACLEAN || !alldead()) {
-		for (i = 0; i < NPOLL; i++)
-			p[i].events = POLLIN;
-		p[PSIG].fd = ha.sig[0];
-		p[PQMP].fd = ha.qmp.fd;
-		p[PINOTIFY].fd = ha.inotify;
-		p[PLISTEN].fd = ha.listener;
-		for (i = 0; i < NKID; i++)
-			p[PKID + i].fd = ha.kids[i].pidfd;
-		for (i = 0; i < NCLIENT; i++)
-			p[PCLIENT + i].fd = ha.client[i].fd;
-		if (poll(p, NPOLL, untilnext()) < 0) {
-			if (errno == EINTR)
-				continue;
-			die("poll:");
-		}
-		if (p[PSIG].revents)
-			readsignal();
-		if (p[PQMP].revents && qmpread(&ha.qmp, qmpobject) < 0)
-			qmpclose(&ha.qmp);
-		if (p[PINOTIFY].revents)
-			readinotify();
-		for (i = 0; i < NKID; i++)
-			if (p[PKID + i].revents && p[PKID + i].fd == ha.kids[i].pidfd)
-				kidended((enum kid)i);
-		for (i = 0; i < NCLIENT; i++)
-			if (p[PCLIENT + i].revents && p[PCLIENT + i].fd == ha.client[i].fd)
-				readclient(&ha.client[i]);
-		if (p[PLISTEN].revents)
-			acceptclient();
-		expire();
-	}
+	return ha.st == ACLEAN && !loop.procs;
 }
 
 /* Hold ha.pid's lock for life.  A POSIX lock, as QEMU's: F_GETLK tells the
@@ -4858,18 +5077,19 @@ agentstart(const struct inst *in)
 	ha.port = ha.adopted ? portofconfig(ha.dir) : chooseport(ha.c);
 	if ((ha.serial = open(log, ha.adopted ? flags : flags|O_TRUNC, 0600)) < 0)
 		die("open %s:", log);
+	watchadd(&ha.wsig, ha.sig[0], POLLIN, readsignal);
 	if ((ha.inotify = inotify_init1(IN_CLOEXEC|IN_NONBLOCK)) < 0 ||
 	    (ha.wdserial = inotify_add_watch(ha.inotify, log, IN_MODIFY)) < 0 ||
 	    (ha.wddir = inotify_add_watch(ha.inotify, ha.dir, IN_CREATE|IN_MOVED_TO)) < 0)
 		die("inotify on %s (raise fs.inotify.max_user_instances):", ha.dir);
+	watchadd(&ha.winotify, ha.inotify, POLLIN, readinotify);
 	ha.retry = retryfirst;
 	if (ha.adopted) {
 		info("Adopting the running VM (QEMU process %ld)", (long)in->driver);
-		ha.qmp.fd = connectunix(keep("%s/ha.qmp", ha.dir), SOCK_NONBLOCK);
-		if (ha.qmp.fd < 0)
+		if (qmpconnect() < 0)
 			warn("connect to %s/ha.qmp:", ha.dir);
-		watchkid(KQEMU, in->driver, false);
-		if (ha.kids[KQEMU].pidfd < 0 || lockholder(keep("%s/qemu.pid", ha.dir)) != in->driver) {
+		ha.kids[KQEMU].ended = kidended;
+		if (procwatch(&ha.kids[KQEMU], in->driver, false) < 0 || lockholder(keep("%s/qemu.pid", ha.dir)) != in->driver) {
 			error("QEMU exited while it was being adopted");
 			return -1;
 		}
@@ -4912,10 +5132,9 @@ agentmain(const char *name)
 	struct inst in;
 	size_t i;
 
-	for (i = 0; i < NKID; i++)
-		ha.kids[i].pidfd = -1;
 	for (i = 0; i < NCLIENT; i++)
-		ha.client[i].fd = -1;
+		ha.client[i].w.fd = -1;
+	ha.late.due = statelate;
 	ha.qmp.fd = ha.serial = -1;
 	if (inspect(&in, name) < 0)
 		die("instance %s does not exist", bq(name));
@@ -4935,10 +5154,10 @@ agentmain(const char *name)
 	umask(0177);            /* for the sockets, QEMU's and ssh's too */
 	lockpid(keep("%s/ha.pid", ha.dir));
 	atexit(rmruntime);
-	ha.listener = listenunix(keep("%s/ha.sock", ha.dir));
+	watchadd(&ha.wlisten, listenunix(keep("%s/ha.sock", ha.dir)), POLLIN, acceptclient);
 	info("hostagent socket created at %s/ha.sock", ha.dir);
 	if (agentstart(&in) == 0)
-		agentloop();
+		looprun(agentover);
 	else
 		ha.st = ACLEAN;
 	emit(true);

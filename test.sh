@@ -114,6 +114,9 @@ ok() {
 			printf 'after: %s (status %s)\n' "$cmd" "$rc"
 			[ ! -s "$out" ] || { echo 'stdout:'; head -c 2000 "$out" | tail -n 20; echo; }
 			[ ! -s "$err" ] || { echo 'stderr:'; tail -n 20 "$err" | cut -c 1-500; }
+			for f in serial.log ha.stderr.log; do
+				[ ! -s "${dir-}/$f" ] || { echo "$f:"; tail -n 20 "$dir/$f" | cut -c 1-300; }
+			done
 		} | tr -d '\000\r' | comment
 	fi
 	: >"$failures"
