@@ -11,7 +11,9 @@ HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 ALL_CFLAGS = $(WARN) -DVERSION=\"$(VERSION)\" $(CPPFLAGS) $(CFLAGS)
 SAN = -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
-EMBED = guest/boot.sh guest/mkimage.sh guest/user-data.in templates/default.yaml lima-guestagent
+# make and sh both expand the stars
+EMBED = guest/boot.sh guest/mkimage.sh guest/user-data.in templates/images templates/*.yaml templates/*/*.yaml \
+	lima-guestagent
 SRC = lima.c yaml.c config.h embed.h
 LINKS = lima nerdctl.lima docker.lima podman.lima apptainer.lima kubectl.lima
 

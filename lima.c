@@ -1206,6 +1206,7 @@ hashhex(const char *s, size_t n)
 
 /* What the host is, asked once. */
 static struct {
+	const char *argv0;      /* how we were called */
 	const char *home;       /* $HOME */
 	const char *limahome;   /* LIMA_HOME, resolved */
 	const char *arch;       /* uname -m in our spelling */
@@ -1297,6 +1298,19 @@ hostinit(void)
 		free(real);
 	}
 	hostuser();
+}
+
+/* limactl itself. */
+static const char *
+selfpath(void)
+{
+	char path[4096];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+
+	if (n < 0)
+		die("readlink /proc/self/exe:");
+	path[n] = '\0';
+	return keep("%s", path);
 }
 
 /* LIMA_HOME below which instances and _config live, made when missing. */
@@ -2939,32 +2953,295 @@ struct template {
 	const char *text, *name, *from;
 };
 
-/* The text of a template by its name: files before what is embedded. */
+/* PREFIX/share/lima of a program PREFIX/bin/NAME; NULL when it holds nothing. */
+static const char *
+sharedir(const char *prog)
+{
+	const char *p = prog && !strchr(prog, '/') ? findprog(prog) : prog, *dir;
+	char *s, *e, *cwd;
+	DIR *dp;
+	int n = 0;
+
+	if (!p)
+		return NULL;
+	cwd = *p == '/' ? NULL : realpath(".", NULL);
+	s = keep("%s%s%s", cwd ? cwd : "", cwd ? "/" : "", startswith(p, "./") ? p + 2 : p);
+	free(cwd);
+	if (!(e = strrchr(s, '/')))
+		return NULL;
+	*e = '\0';
+	if (!(e = strrchr(s, '/')))
+		return NULL;
+	*e = '\0';
+	if (!(dp = opendir(dir = keep("%s/share/lima", s))))
+		return NULL;
+	while (readdir(dp))
+		n++;            /* . and .. are always there */
+	closedir(dp);
+	return n > 2 ? dir : NULL;
+}
+
+/* Where template files are looked for, in order.  LIMA_TEMPLATES_PATH stands
+ * for all places, those inside the program included. */
+static struct strs
+templatedirs(bool *inside)
+{
+	const char *path = getenv("LIMA_TEMPLATES_PATH"), *a, *b, *end;
+	struct strs s = { 0 };
+
+	*inside = !path || !*path;
+	s.v = yalloc(&perm, ((*inside ? 0 : strlen(path)) + 4) * sizeof *s.v);
+	for (; !*inside && path; path = *end ? end + 1 : NULL) {
+		end = path + strcspn(path, ":");
+		if (end > path)
+			s.v[s.n++] = keep("%.*s", (int)(end - path), path);
+	}
+	if (!*inside)
+		return s;
+	s.v[s.n++] = keep("%s/_templates", host.limahome);
+	if ((a = sharedir(host.argv0)))
+		s.v[s.n++] = keep("%s/templates", a);
+	if ((b = sharedir(selfpath())) && (!a || strcmp(a, b) != 0))
+		s.v[s.n++] = keep("%s/templates", b);
+	return s;
+}
+
+/* The next word of a line of the table, NULL at its end. */
+static char *
+tableword(char **line)
+{
+	char *w;
+
+	while ((w = strsep(line, " \t")) && !*w)
+		;
+	return w;
+}
+
+/* An entry of `images` for one architecture. */
+static void
+tableimage(struct buf *b, const char *url, const char *variant, const struct arch *ar, const char *digest)
+{
+	bufputs(b, "- location: \"");
+	for (; *url; url++)
+		if (*url == '@')
+			bufputs(b, ar->name);
+		else if (*url == '%')
+			bufputs(b, ar->other);
+		else
+			bufputc(b, *url);
+	bufprintf(b, "\"\n  arch: \"%s\"\n", ar->name);
+	if (digest)
+		bufprintf(b, "  digest: \"%s\"\n", digest);
+	if (*variant)
+		bufprintf(b, "  variant: \"%s\"\n", variant);
+}
+
+/* The template of a release, made out of the table templates/images; NULL when
+ * there is none of that name. */
+static const char *
+tabletext(const char *name)
+{
+	size_t len, i;
+	const unsigned char *data = embedded("templates/images", &len);
+	char *table = keep("%.*s", (int)len, (const char *)data), *line, *w, *next, *url = NULL;
+	const char *variant = "", *unsupported = NULL, *build = NULL, *r;
+	const char *first[LEN(archs)] = { NULL };       /* variant of the first entry of each */
+	struct buf b = { 0 };
+	bool indented;
+
+	while ((line = strsep(&table, "\n"))) {
+		indented = *line == '\t';
+		if (!(w = tableword(&line)))
+			continue;
+		if (!indented) {
+			if (b.len)
+				break;
+			if (strcmp(w, name) != 0)
+				continue;
+			bufputs(&b, "images:\n");
+			while ((w = tableword(&line)))
+				if (strcmp(w, "=") == 0) {
+					buffree(&b);
+					return tabletext(tableword(&line));
+				} else if (startswith(w, "unsupported="))
+					unsupported = strchr(w, '=') + 1;
+				else if (startswith(w, "build="))
+					build = strchr(w, '=') + 1;
+		} else if (b.len && (strstr(w, "://") || (line && strstr(line, "://")))) {
+			next = tableword(&line);
+			variant = next ? w : "";
+			url = next ? next : w;
+		} else if (b.len) {
+			for (; w; w = next) {
+				const struct arch *ar = archbyname(w);
+				next = tableword(&line);
+				tableimage(&b, url, variant, ar, next && strchr(next, ':') ? next : NULL);
+				if (!first[ar - archs])
+					first[ar - archs] = variant;
+				if (next && strchr(next, ':'))
+					next = tableword(&line);
+			}
+		}
+	}
+	if (!b.len)
+		return NULL;
+	/* where only a package mirror can be reached */
+	for (i = 0; build && i < LEN(archs); i++)
+		if (first[i])
+			tableimage(&b, keep("mmdebstrap:%s", build), first[i], &archs[i], NULL);
+	if (unsupported) {
+		bufputs(&b, "mountTypesUnsupported:\n");
+		for (next = keep("%s", unsupported); (w = strsep(&next, ",")); )
+			bufprintf(&b, "- \"%s\"\n", w);
+	}
+	r = keep("%s", b.s);
+	buffree(&b);
+	return r;
+}
+
+/* A template out of the program itself: an embedded file, else the table.
+ * template:NAME of a release is template:_images/NAME with the default mounts. */
+static const char *
+insidetext(const char *file)
+{
+	const char *mounts = "_default/mounts.yaml", *r, *name;
+	size_t i;
+
+	for (i = 0; i < LEN(embeds); i++)
+		if (startswith(embeds[i].name, "templates/") && strcmp(embeds[i].name + 10, file) == 0)
+			return keep("%.*s", (int)embeds[i].len, (const char *)embeds[i].data);
+	if (!endswith(file, ".yaml"))
+		return NULL;
+	name = keep("%.*s", (int)strlen(file) - 5, file);
+	if (startswith(name, "_images/"))
+		return (r = tabletext(name + 8)) ? r : tabletext(keep("experimental/%s", name + 8));
+	return (r = tabletext(name)) ? keep("%s%s", r, insidetext(mounts)) : NULL;
+}
+
+/* Names that limactl 2 does without, and what stands for them. */
+static void
+warnremoved(const char *name)
+{
+	static const struct { const char *name, *use; } t[] = {
+		{ "experimental/vz", "--vm-type=vz" }, { "experimental/riscv64", "--arch=riscv64" },
+		{ "experimental/armv7l", "--arch=armv7l" }, { "vmnet", "--network=lima:shared" },
+		{ "experimental/net-user-v2", "--network=lima:user-v2" }, { "experimental/9p", "--mount-type=9p" },
+		{ "experimental/virtiofs-linux", "--mount-type=virtiofs" },
+	};
+	size_t i;
+
+	for (i = 0; i < LEN(t); i++)
+		if (strcmp(t[i].name, name) == 0)
+			warn("Template %s was removed; use %s with another template", bq(name), bq(t[i].use));
+}
+
+/* The text of a template by its name: files before what is inside. */
 static const char *
 templatetext(const char *name)
 {
-	const char *path = getenv("LIMA_TEMPLATES_PATH"), *dot = strrchr(name, '.'), *file, *p, *end, *text;
+	const char *dot = strrchr(name, '.'), *file, *text;
 	struct buf b = { 0 };
-	const unsigned char *data;
+	bool inside;
+	struct strs dirs = templatedirs(&inside);
 	size_t i;
 
 	if (strstr(name, ".."))
 		die("template name %s must not contain `..`", bq(name));
 	file = dot && dot[1] && !isdigit((unsigned char)dot[1]) ? name : keep("%s.yaml", name);
-	for (p = path && *path ? path : keep("%s/_templates", host.limahome); p; p = *end ? end + 1 : NULL) {
-		end = p + strcspn(p, ":");
-		if (readfile(keep("%.*s/%s", (int)(end - p), p, file), &b, 4 << 20) == 0) {
+	for (i = 0; i < dirs.n; i++) {
+		if (readfile(keep("%s/%s", dirs.v[i], file), &b, 4 << 20) == 0) {
 			text = keep("%s", b.s);
 			buffree(&b);
 			return text;
 		}
+		if (errno != ENOENT && errno != ENOTDIR)
+			die("read %s/%s:", dirs.v[i], file);
 	}
-	for (i = 0; i < LEN(embeds) && !(path && *path); i++)
-		if (startswith(embeds[i].name, "templates/") && strcmp(embeds[i].name + 10, file) == 0) {
-			data = embeds[i].data;
-			return keep("%.*s", (int)embeds[i].len, (const char *)data);
-		}
+	if (inside && (text = insidetext(file)))
+		return text;
+	warnremoved(name);
 	die("template %s not found", bq(file));
+}
+
+/* Templates there are: name, and where it is.  Of a name the first one counts. */
+struct templates {
+	struct tmpl { const char *name, *where; } *v;
+	size_t n, cap;
+};
+
+static void
+addtemplate(struct templates *l, const char *name, const char *where)
+{
+	size_t i;
+
+	for (i = 0; i < l->n; i++)
+		if (strcmp(l->v[i].name, name) == 0)
+			return;
+	if (l->n == l->cap) {
+		struct tmpl *v = yalloc(&perm, (l->cap = l->cap * 2 + 64) * sizeof *v);
+		if (l->n)
+			memcpy(v, l->v, l->n * sizeof *v);
+		l->v = v;
+	}
+	l->v[l->n++] = (struct tmpl){ name, where };
+}
+
+/* Those below a directory; links to directories are not followed. */
+static void
+dirtemplates(struct templates *l, const char *dir, const char *prefix, int depth)
+{
+	int fd = open(dir, O_RDONLY|O_DIRECTORY|O_CLOEXEC|(depth ? O_NOFOLLOW : 0));
+	DIR *dp = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *d;
+
+	while (dp && (d = readdir(dp))) {
+		if (*d->d_name == '.')
+			continue;
+		if (endswith(d->d_name, ".yaml"))
+			addtemplate(l, keep("%s%.*s", prefix, (int)strlen(d->d_name) - 5, d->d_name), keep("%s/%s", dir, d->d_name));
+		else if (depth < 8)
+			dirtemplates(l, keep("%s/%s", dir, d->d_name), keep("%s%s/", prefix, d->d_name), depth + 1);
+	}
+	if (dp)
+		closedir(dp);
+}
+
+static int
+tmplcmp(const void *a, const void *b)
+{
+	return strcmp(((const struct tmpl *)a)->name, ((const struct tmpl *)b)->name);
+}
+
+/* All templates, sorted; without those whose names begin with _ unless asked
+ * for: they are parts of others. */
+static struct templates
+listtemplates(bool parts)
+{
+	struct templates l = { 0 }, out = { 0 };
+	size_t len, i;
+	char *table, *line, *w;
+	bool inside;
+	struct strs dirs = templatedirs(&inside);
+
+	for (i = 0; i < dirs.n; i++)
+		dirtemplates(&l, dirs.v[i], "", 0);
+	for (i = 0; inside && i < LEN(embeds); i++)
+		if (startswith(embeds[i].name, "templates/") && endswith(embeds[i].name, ".yaml"))
+			addtemplate(&l, keep("%.*s", (int)strlen(embeds[i].name) - 15, embeds[i].name + 10), keep("embedded:%s", embeds[i].name));
+	line = (char *)(uintptr_t)embedded("templates/images", &len);
+	table = keep("%.*s", (int)len, line);
+	while (inside && (line = strsep(&table, "\n")))
+		if (*line != '\t' && *line != '#' && (w = tableword(&line))) {
+			addtemplate(&l, w, keep("embedded:templates/%s.yaml", w));
+			w = startswith(w, "experimental/") ? w + 13 : w;
+			addtemplate(&l, keep("_images/%s", w), keep("embedded:templates/_images/%s.yaml", w));
+		}
+	for (i = 0; i < l.n; i++)
+		if (parts || *l.v[i].name != '_')
+			addtemplate(&out, l.v[i].name, l.v[i].where);
+	if (out.n)
+		qsort(out.v, out.n, sizeof *out.v, tmplcmp);
+	return out;
 }
 
 /* The instance name of a path or template name. */
@@ -5324,19 +5601,6 @@ follow(const char *dir, int pidfd, bool tostop, long long limit)
 	return over ? FEXITED : gotsig ? FINTERRUPTED : FTIMEOUT;
 }
 
-/* limactl itself, for the host agent. */
-static const char *
-selfpath(void)
-{
-	char path[4096];
-	ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
-
-	if (n < 0)
-		die("readlink /proc/self/exe:");
-	path[n] = '\0';
-	return keep("%s", path);
-}
-
 /* Start the agent of an instance, its output on the two logs; its pidfd. */
 static int
 launchagent(const struct inst *in)
@@ -5895,7 +6159,7 @@ findorcreate(int argc, char *argv[], bool start, bool *made)
 static bool
 listonly(void)
 {
-	struct strs s = { 0 };
+	struct templates l;
 	size_t i;
 
 	if (opt[FLISTDRIVERS].b) {
@@ -5904,14 +6168,9 @@ listonly(void)
 	}
 	if (!opt[FLISTTEMPLATES].b)
 		return false;
-	s.v = xrealloc(NULL, LEN(embeds), sizeof *s.v);
-	for (i = 0; i < LEN(embeds); i++)
-		if (startswith(embeds[i].name, "templates/") && embeds[i].name[10] != '_')
-			s.v[s.n++] = keep("%.*s", (int)(strlen(embeds[i].name) - 15), embeds[i].name + 10);
-	qsort(s.v, s.n, sizeof *s.v, strpcmp);
-	for (i = 0; i < s.n; i++)
-		puts(s.v[i]);
-	free(s.v);
+	l = listtemplates(false);
+	for (i = 0; i < l.n; i++)
+		puts(l.v[i].name);
 	return true;
 }
 
@@ -6445,7 +6704,7 @@ cmdlist(int argc, char *argv[])
 	}
 	if (table && !opt[FQUIET].b)
 		printtable(cell, rows, LEN(head));
-	if (fflush(stdout) < 0)
+	if (fflush(stdout) < 0 || ferror(stdout))       /* an earlier write may have failed */
 		die("write standard output:");
 	if (unmatched)
 		die("unmatched instances");
@@ -6651,6 +6910,7 @@ cmdinfo(int argc, char *argv[])
 	struct ynode *m, *s, *o;
 	struct template t = readtemplate("template:default");
 	struct conf c;
+	struct templates l;
 	const char *why, *accel = accelerator(host.arch, &why);
 	size_t i;
 
@@ -6660,13 +6920,13 @@ cmdinfo(int argc, char *argv[])
 	m = ynewmap(&d);
 	putstr(&d, m, "version", FAKEVERSION);
 	s = ynewseq(&d);
-	for (i = 0; i < LEN(embeds); i++)
-		if (startswith(embeds[i].name, "templates/")) {
-			o = ynewmap(&d);
-			putstr(&d, o, "name", keep("%.*s", (int)(strlen(embeds[i].name) - 15), embeds[i].name + 10));
-			putstr(&d, o, "location", keep("embedded:%s", embeds[i].name));
-			yappend(&d, s, o);
-		}
+	l = listtemplates(true);
+	for (i = 0; i < l.n; i++) {
+		o = ynewmap(&d);
+		putstr(&d, o, "name", l.v[i].name);
+		putstr(&d, o, "location", l.v[i].where);
+		yappend(&d, s, o);
+	}
 	(void)yput(&d, m, "templates", s);
 	confload(&c, "default", t.text, strlen(t.text), "template:default", false);
 	o = ynewmap(&d);
@@ -6913,6 +7173,7 @@ main(int argc, char *argv[])
 	msg.tty = isatty(2);
 	base = argc ? argv[0] : "limactl";
 	base = strrchr(base, '/') ? strrchr(base, '/') + 1 : base;
+	host.argv0 = argc ? argv[0] : NULL;
 	if (argc)
 		argv = wrapper(base, &argc, argv);
 	signal(SIGPIPE, SIG_IGN);
@@ -6933,7 +7194,7 @@ main(int argc, char *argv[])
 		hostinit();
 		r = c->run(argc, argv);
 	}
-	if (fflush(stdout) < 0)
+	if (fflush(stdout) < 0 || ferror(stdout))       /* an earlier write may have failed */
 		die("write standard output:");
 	return r;
 }

@@ -617,7 +617,7 @@ lines found.'
 	outre '"version": "2\.2\.0"'
 	outhas "\"limaHome\": \"$LIMA_HOME\""
 	outre '"name": "(kvm|tcg)"'
-	if have jq; then holds jq -e '.templates[0].name == "default" and .hostOS == "linux" and (.accelerator.reason | length > 0)' "$out"; fi
+	if have jq; then holds jq -e 'any(.templates[]; .name == "default") and .hostOS == "linux" and (.accelerator.reason | length > 0)' "$out"; fi
 	ok 'info is JSON and names the accelerator with its reason'
 	run env LIMA_ACCEL=tcg "$LIMACTL" info
 	outre '"name": "tcg"'
