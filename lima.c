@@ -28,11 +28,11 @@
  *	  5. Processes                     250
  *	  6. SHA-256                       100
  *	  7. Host                          210
- *	  8. Text templates                300
+ *	  8. Text templates                800
  *	  9. Configuration                 900
  *	 10. Validation                    450
  *	 11. Expressions                   900
- *	 12. Instances                     250
+ *	 12. Instances                     450
  *	 13. Images                        650
  *	 14. Template locators             350
  *	 15. ISO 9660                      280
@@ -1414,32 +1414,869 @@ macaddress(const char *unique)
 
 /* ---- 8. Text templates -------------------------------------------------- */
 
-/* Text of `text` with each {{.Name}} replaced by the value of vars (name, value
- * pairs ended by NULL).  What is no plain field is kept, with a warning. */
+/* The part of Go's text/template that configurations, messages and
+ * `list --format` use: field chains, if/else/with/range/end, variables, pipes,
+ * literals, a table of functions, comments and trim markers.
+ *
+ * The text is its own program: one recursive descent both parses and runs, and
+ * what is not to run (an untaken branch) is only parsed. A first pass that runs
+ * nothing finds every syntax error before anything is printed; a range runs its
+ * body by going back to where it begins. A value is a node, NULL is "no value". */
+
+#define TMPLDEPTH  100                  /* blocks and parentheses in one another */
+#define TMPLSTEPS  1000000              /* actions run */
+#define TMPLVARS   64
+#define TMPLARGS   16
+
+struct tmpl {
+	const char *name;               /* in messages */
+	const struct ynode *root;       /* what . and $ are at first */
+	/* a member of a map; NULL is no value. Unset: yget(). It may end in tmplfail() */
+	const struct ynode *(*member)(struct tmpl *, const struct ynode *map, const char *name);
+	bool listfuncs;                 /* json, yaml, indent and missing are there too */
+	bool syntax;                    /* after a failure: did it not even parse? */
+	char err[512];
+	const char *result;
+	/* the run */
+	const char *text, *p;
+	struct ydoc d;                  /* arena of computed values */
+	struct buf out;
+	const struct ynode *dot;
+	struct { const char *name; const struct ynode *v; } vars[TMPLVARS];
+	size_t nvars;
+	bool exec, trim;                /* run, or only parse; the last action ended in -}} */
+	enum { TNOJUMP, TBREAK, TCONTINUE } jump;
+	int depth, loops;
+	long steps;
+	const char *at;                 /* the operand looked at, for messages */
+	size_t atlen, atpos;
+	jmp_buf env;
+};
+enum tmplend { TEOF, TEND, TELSE };
+
+static const struct ynode *tmplpipe(struct tmpl *t);
+
+static _Noreturn void PRINTF(2, 3)
+tmplfail(struct tmpl *t, const char *fmt, ...)
+{
+	size_t pos = t->exec ? t->atpos : (size_t)(t->p - t->text), i, ls = 0, line = 1;
+	char why[256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, sizeof why, fmt, ap);
+	va_end(ap);
+	for (i = 0; i < pos; i++)
+		if (t->text[i] == '\n') {
+			line++;
+			ls = i;         /* as Go counts: from 0 in the first line, from 1 in others */
+		}
+	t->syntax = !t->exec;
+	if (t->exec)
+		snprintf(t->err, sizeof t->err, "template: %s:%zu:%zu: executing \"%s\" at <%.*s>: %s",
+		    t->name, line, pos - ls, t->name, (int)t->atlen, t->at, why);
+	else
+		snprintf(t->err, sizeof t->err, "template: %s:%zu: %s", t->name, line, why);
+	longjmp(t->env, 1);
+}
+
+static void
+tmplenter(struct tmpl *t)
+{
+	if (++t->depth > TMPLDEPTH)
+		tmplfail(t, "more than %d levels", TMPLDEPTH);
+	if (++t->steps > TMPLSTEPS || t->out.len > 16u << 20)
+		tmplfail(t, "the template does not come to an end");
+}
+
+static const struct ynode *
+tmplstr(struct tmpl *t, const char *s)
+{
+	return ynewstr(&t->d, s ? s : "");
+}
+
+static bool
+tmpltrue(const struct ynode *v)
+{
+	if (!v || v->kind == Y_NULL)
+		return false;
+	return v->kind == Y_STR ? v->len > 0 : v->kind == Y_SEQ || v->kind == Y_MAP ? v->n > 0 : v->f != 0 || v->i != 0;
+}
+
+static const char *
+tmpltype(const struct ynode *v)
+{
+	static const char *const t[] = { "nil", "bool", "int", "float64", "string", "slice", "map" };
+
+	return t[v ? v->kind : Y_NULL];
+}
+
+static int
+nodekeycmp(const void *a, const void *b)
+{
+	const char *s = ykey(*(const struct ynode *const *)a), *t = ykey(*(const struct ynode *const *)b);
+
+	return strcmp(s ? s : "", t ? t : "");
+}
+
+/* The values of a map in the order of their keys, as Go prints and ranges. */
+static const struct ynode **
+tmplsorted(struct tmpl *t, const struct ynode *map)
+{
+	const struct ynode **v = yalloc(&t->d.a, (map->n + 1) * sizeof *v), *n;
+	size_t i = 0;
+
+	for (n = map->first; n; n = n->next)
+		v[i++] = n;
+	if (map->kind == Y_MAP)
+		qsort(v, i, sizeof *v, nodekeycmp);
+	return v;
+}
+
+/* A value as Go's %v prints it. */
+static void
+tmplprint(struct tmpl *t, struct buf *b, const struct ynode *v)
+{
+	const struct ynode **k;
+	const char *s;
+	size_t i;
+
+	if (!v || v->kind == Y_NULL) {
+		bufputs(b, "<nil>");
+	} else if (v->kind == Y_SEQ || v->kind == Y_MAP) {
+		tmplenter(t);
+		k = tmplsorted(t, v);
+		bufputs(b, v->kind == Y_MAP ? "map[" : "[");
+		for (i = 0; i < v->n; i++) {
+			bufprintf(b, "%s%s%s", i ? " " : "", v->kind == Y_MAP ? ykey(k[i]) : "", v->kind == Y_MAP ? ":" : "");
+			tmplprint(t, b, k[i]);
+		}
+		bufputc(b, ']');
+		t->depth--;
+	} else if (v->kind == Y_STR) {
+		bufadd(b, v->s, v->len);
+	} else if ((s = ystr(&t->d.a, v))) {
+		bufputs(b, s);
+	}
+}
+
+static const char *
+tmpltext(struct tmpl *t, const struct ynode *v)
+{
+	struct buf b = { 0 };
+	const char *s;
+
+	if (v && v->kind == Y_STR)
+		return v->s;
+	tmplprint(t, &b, v);
+	s = ystrndup(&t->d.a, b.s, b.len);
+	buffree(&b);
+	return s;
+}
+
+/* -1, 0, 1; other kinds of values do not compare. */
+static int
+tmplcmp(struct tmpl *t, const struct ynode *a, const struct ynode *b, bool order)
+{
+	if (!a || !b || a->kind == Y_NULL || b->kind == Y_NULL) {
+		if (order)
+			tmplfail(t, "invalid type for comparison");
+		return tmpltrue(a) || tmpltrue(b) || a != b;
+	}
+	if (a->kind != b->kind)
+		tmplfail(t, "incompatible types for comparison");
+	if (a->kind == Y_SEQ || a->kind == Y_MAP || (order && a->kind == Y_BOOL))
+		tmplfail(t, "invalid type for comparison");
+	if (a->kind == Y_STR)
+		return strcmp(a->s, b->s);
+	if (a->kind == Y_FLOAT)
+		return a->f < b->f ? -1 : a->f > b->f;
+	return a->i < b->i ? -1 : a->i > b->i;
+}
+
+enum tmplop { TAND, TOR, TNOT, TEQ, TNE, TLT, TLE, TGT, TGE, TLEN, TINDEX, TPRINT, TPRINTLN, TPRINTF, TJSON, TYAML, TINDENT, TMISSING };
+static const struct tmplfunc {
+	const char *name;
+	int min, max;
+	bool list;                      /* for list --format only */
+} tmplfuncs[] = {
+	[TAND] = { "and", 1, TMPLARGS, false },   [TOR] = { "or", 1, TMPLARGS, false },
+	[TNOT] = { "not", 1, 1, false },          [TEQ] = { "eq", 2, TMPLARGS, false },
+	[TNE] = { "ne", 2, 2, false },            [TLT] = { "lt", 2, 2, false },
+	[TLE] = { "le", 2, 2, false },            [TGT] = { "gt", 2, 2, false },
+	[TGE] = { "ge", 2, 2, false },            [TLEN] = { "len", 1, 1, false },
+	[TINDEX] = { "index", 1, TMPLARGS, false }, [TPRINT] = { "print", 0, TMPLARGS, false },
+	[TPRINTLN] = { "println", 0, TMPLARGS, false }, [TPRINTF] = { "printf", 1, TMPLARGS, false },
+	[TJSON] = { "json", 1, 1, true },         [TYAML] = { "yaml", 1, 1, true },
+	[TINDENT] = { "indent", 1, 2, true },     [TMISSING] = { "missing", 1, 2, true },
+};
+
+/* printf: flags, width and precision are C's; the verb decides on the value. */
+static void
+tmplprintf(struct tmpl *t, struct buf *b, const struct ynode **v, size_t n)
+{
+	const char *p = tmpltext(t, v[0]), *s;
+	char spec[16];
+	size_t i = 1, k;
+
+	for (; *p; p++) {
+		if (*p != '%') {
+			bufputc(b, *p);
+			continue;
+		}
+		k = 1 + strspn(p + 1, "-+ #0123456789.");
+		if (k > 8)              /* a width of a million blanks is no use */
+			tmplfail(t, "bad verb in %.20s", p);
+		memcpy(spec, p, k);
+		p += k;
+		if (*p == '%' || !*p) {
+			bufputc(b, '%');
+			p -= !*p;
+			continue;
+		}
+		if (i >= n) {
+			bufprintf(b, "%%!%c(MISSING)", *p);
+			continue;
+		}
+		s = tmpltext(t, v[i]);
+		if (strchr("dxXoc", *p) && v[i] && v[i]->kind == Y_INT) {
+			snprintf(spec + k, sizeof spec - k, "ll%c", *p == 'c' ? 'd' : *p);
+			bufprintf(b, spec, v[i]->i);
+		} else if (strchr("feg", *p) && v[i] && v[i]->kind == Y_FLOAT) {
+			snprintf(spec + k, sizeof spec - k, "%c", *p);
+			bufprintf(b, spec, v[i]->f);
+		} else if (strchr("vst", *p) && (*p != 's' || !v[i] || v[i]->kind != Y_INT)) {
+			snprintf(spec + k, sizeof spec - k, "s");
+			bufprintf(b, spec, s);
+		} else if (*p == 'q') {
+			yjsonstr(b, s, strlen(s));
+		} else {
+			bufprintf(b, "%%!%c(%s=%s)", *p, tmpltype(v[i]), s);
+		}
+		i++;
+	}
+	if (i < n) {
+		bufputs(b, "%!(EXTRA ");
+		for (k = i; k < n; k++)
+			bufprintf(b, "%s%s=%s", k > i ? ", " : "", tmpltype(v[k]), tmpltext(t, v[k]));
+		bufputc(b, ')');
+	}
+}
+
+static const struct ynode *
+tmplindex(struct tmpl *t, const struct ynode *v, const struct ynode *k)
+{
+	const struct ynode *n;
+	long long i;
+
+	if (!v)
+		tmplfail(t, "error calling index: index of untyped nil");
+	if (v->kind == Y_MAP)
+		return yget(v, tmpltext(t, k));
+	if (!k || k->kind != Y_INT)
+		tmplfail(t, "error calling index: cannot index %s with type %s", tmpltype(v), tmpltype(k));
+	if (v->kind == Y_STR && k->i >= 0 && (size_t)k->i < v->len)
+		return ynewint(&t->d, (unsigned char)v->s[k->i]);
+	if (v->kind != Y_SEQ && v->kind != Y_STR)
+		tmplfail(t, "error calling index: can't index item of type %s", tmpltype(v));
+	for (n = v->first, i = k->i; n && i > 0; n = n->next)
+		i--;
+	if (i || !n)
+		tmplfail(t, "error calling index: index out of range: %lld", k->i);
+	return n;
+}
+
+/* Call function f; and/or have chosen already. */
+static const struct ynode *
+tmplcall(struct tmpl *t, enum tmplop f, const struct ynode **v, size_t n)
+{
+	struct buf b = { 0 };
+	const struct ynode *r = NULL;
+	const char *s;
+	size_t i;
+	int c;
+
+	switch (f) {
+	case TAND:
+	case TOR:
+		return v[n - 1];
+	case TNOT:
+		return ynewbool(&t->d, !tmpltrue(v[0]));
+	case TEQ:
+		for (i = 1; i < n; i++)
+			if (tmplcmp(t, v[0], v[i], false) == 0)
+				return ynewbool(&t->d, true);
+		return ynewbool(&t->d, false);
+	case TNE:
+		return ynewbool(&t->d, tmplcmp(t, v[0], v[1], false) != 0);
+	case TLT: case TLE: case TGT: case TGE:
+		c = tmplcmp(t, v[0], v[1], true);
+		return ynewbool(&t->d, f == TLT ? c < 0 : f == TLE ? c <= 0 : f == TGT ? c > 0 : c >= 0);
+	case TLEN:
+		if (!v[0] || (v[0]->kind != Y_STR && v[0]->kind != Y_SEQ && v[0]->kind != Y_MAP))
+			tmplfail(t, "error calling len: len of type %s", tmpltype(v[0]));
+		return ynewint(&t->d, (long long)(v[0]->kind == Y_STR ? v[0]->len : v[0]->n));
+	case TINDEX:
+		for (r = v[0], i = 1; i < n; i++)
+			r = tmplindex(t, r, v[i]);
+		return r;
+	case TPRINT:
+	case TPRINTLN:
+		for (i = 0; i < n; i++) {
+			/* print sets operands apart when neither is a string */
+			if (i && (f == TPRINTLN || !((v[i] && v[i]->kind == Y_STR) || (v[i - 1] && v[i - 1]->kind == Y_STR))))
+				bufputc(&b, ' ');
+			tmplprint(t, &b, v[i]);
+		}
+		if (f == TPRINTLN)
+			bufputc(&b, '\n');
+		break;
+	case TPRINTF:
+		tmplprintf(t, &b, v, n);
+		break;
+	case TJSON:
+		if (v[0])
+			yjson(&b, v[0], 0);
+		else
+			bufputs(&b, "null");
+		break;
+	case TYAML:
+		bufputs(&b, "---\n");
+		if (v[0])
+			yyaml(&b, v[0], 0);
+		break;
+	case TINDENT:
+		c = n > 1 && v[0] && v[0]->kind == Y_INT && v[0]->i >= 0 && v[0]->i < 100 ? (int)v[0]->i : 2;
+		bufprintf(&b, "%*s", c, "");
+		for (s = tmpltext(t, v[n - 1]); *s; s++) {
+			bufputc(&b, *s);
+			if (*s == '\n')
+				bufprintf(&b, "%*s", c, "");
+		}
+		break;
+	case TMISSING:
+		return tmpltrue(v[n - 1]) ? v[n - 1] : tmplstr(t, n > 1 ? tmpltext(t, v[0]) : "<missing>");
+	}
+	r = tmplstr(t, b.s);
+	buffree(&b);
+	return r;
+}
+
+static void
+tmplskip(struct tmpl *t)
+{
+	t->p += strspn(t->p, " \t\r\n");
+}
+
+/* Are we at the end of an action, "}}" or " -}}"? */
+static bool
+tmplatend(const struct tmpl *t)
+{
+	return startswith(t->p, "}}") || startswith(t->p, "-}}");
+}
+
+static void
+tmplclose(struct tmpl *t)
+{
+	tmplskip(t);
+	if (!*t->p)
+		tmplfail(t, "unclosed action");
+	if (!tmplatend(t))
+		tmplfail(t, "unexpected %.*s in command", (int)strcspn(t->p, " \t\r\n}"), t->p);
+	t->trim = *t->p == '-';
+	if (t->trim && !strchr(" \t\r\n", t->p[-1]))
+		tmplfail(t, "unexpected \"-\" in command");
+	t->p += t->trim ? 3 : 2;
+}
+
+static size_t
+tmplident(const char *p)
+{
+	size_t n = 0;
+
+	while (isalnum((unsigned char)p[n]) || p[n] == '_' || (p[n] & 0x80))
+		n++;
+	return n;
+}
+
+static bool
+tmplword(struct tmpl *t, const char *word)
+{
+	size_t n = strlen(word);
+
+	if (tmplident(t->p) != n || strncmp(t->p, word, n) != 0)
+		return false;
+	t->p += n;
+	return true;
+}
+
+static const struct ynode *
+tmplstring(struct tmpl *t)
+{
+	static const char from[] = "abfnrtv\\\"'", to[] = "\a\b\f\n\r\t\v\\\"'";
+	struct buf b = { 0 };
+	const struct ynode *r;
+	const char *e, *k;
+	char q = *t->p++;
+	int i, u;
+
+	bufputs(&b, "");
+	if (q == '`') {
+		if (!(e = strchr(t->p, '`')))
+			tmplfail(t, "unterminated raw quoted string");
+		bufadd(&b, t->p, (size_t)(e - t->p));
+		t->p = e;
+	}
+	for (; *t->p != q; t->p++) {
+		if (!*t->p || *t->p == '\n') {
+			buffree(&b);
+			tmplfail(t, q == '"' ? "unterminated quoted string" : "unterminated character constant");
+		}
+		if (*t->p != '\\') {
+			bufputc(&b, *t->p);
+			continue;
+		}
+		t->p++;
+		if (*t->p && (k = strchr(from, *t->p))) {
+			bufputc(&b, to[k - from]);
+			continue;
+		}
+		for (u = 0, i = *t->p == 'x' ? 2 : *t->p == 'u' ? 4 : -1; i > 0 && isxdigit((unsigned char)t->p[1]); i--)
+			u = u * 16 + yhexdigit(*++t->p);
+		if (i) {
+			buffree(&b);
+			tmplfail(t, "invalid syntax");
+		}
+		ypututf8(&b, (uint32_t)u);
+	}
+	t->p++;
+	r = q == '\'' ? ynewint(&t->d, (unsigned char)*b.s) : tmplstr(t, b.s);
+	buffree(&b);
+	return r;
+}
+
+static const struct ynode *
+tmplnumber(struct tmpl *t)
+{
+	struct ynode *n = ynewstr(&t->d, "");
+	size_t k = 1 + strspn(t->p + 1, "0123456789abcdefxABCDEFX_.");
+
+	n->s = ystrndup(&t->d.a, t->p, k);
+	n->len = k;
+	yresolve(&t->d.a, n);
+	if (n->kind != Y_INT && n->kind != Y_FLOAT)
+		tmplfail(t, "bad number syntax: \"%s\"", n->s);
+	t->p += k;
+	return n;
+}
+
+static const struct ynode *
+tmplmember(struct tmpl *t, const struct ynode *v, const char *name)
+{
+	if (!t->exec || !v || v->kind == Y_NULL)
+		return NULL;            /* a chain through nothing is nothing */
+	if (v->kind != Y_MAP)
+		tmplfail(t, "can't evaluate field %s in type %s", name, tmpltype(v));
+	return t->member ? t->member(t, v, name) : yget(v, name);
+}
+
+/* operand = . | .Field | $var | literal | ( pipeline ), each with fields behind */
+static const struct ynode *
+tmploperand(struct tmpl *t)
+{
+	const struct ynode *v = NULL;
+	const char *start = t->p, *name;
+	size_t n, i, fields = 0, pos = (size_t)(start - t->text);
+
+	if (*t->p == '(') {
+		t->p++;
+		v = tmplpipe(t);
+		if (*t->p++ != ')')
+			tmplfail(t, "unclosed left paren");
+	} else if (*t->p == '$') {
+		n = tmplident(t->p + 1);
+		for (i = t->nvars; i-- && (strlen(t->vars[i].name) != n || strncmp(t->vars[i].name, t->p + 1, n) != 0); )
+			;
+		if (i == SIZE_MAX)
+			tmplfail(t, "undefined variable \"$%.*s\"", (int)n, t->p + 1);
+		v = t->vars[i].v;
+		t->p += 1 + n;
+	} else if (*t->p == '.' && !isdigit((unsigned char)t->p[1])) {
+		v = t->dot;
+		t->p += tmplident(t->p + 1) == 0;
+	} else if (*t->p && strchr("\"`'", *t->p)) {
+		return tmplstring(t);
+	} else if (isdigit((unsigned char)*t->p) || (*t->p && strchr("+-.", *t->p))) {
+		return tmplnumber(t);
+	} else if (tmplword(t, "true")) {
+		return ynewbool(&t->d, true);
+	} else if (tmplword(t, "false")) {
+		return ynewbool(&t->d, false);
+	} else if (tmplword(t, "nil")) {
+		return NULL;
+	} else if ((n = tmplident(t->p))) {
+		tmplfail(t, "function \"%.*s\" not defined", (int)n, t->p);
+	} else {
+		tmplfail(t, *t->p ? "unexpected \"%c\" in operand" : "unclosed action", *t->p);
+	}
+	while (*t->p == '.' && (n = tmplident(t->p + 1))) {
+		if (fields++ == 1)      /* where Go says a chain is */
+			pos = (size_t)(t->p - t->text);
+		name = ystrndup(&t->d.a, t->p + 1, n);
+		t->p += 1 + n;
+		t->at = start;
+		t->atlen = (size_t)(t->p - start);
+		t->atpos = pos;
+		v = tmplmember(t, v, name);
+	}
+	return v;
+}
+
+/* Does a command or pipeline end here? Blanks are skipped. */
+static bool
+tmplstops(struct tmpl *t)
+{
+	tmplskip(t);
+	return !*t->p || *t->p == '|' || *t->p == ')' || *t->p == ',' || tmplatend(t);
+}
+
+/* command = operand | function operand...; last is what was piped in */
+static const struct ynode *
+tmplcommand(struct tmpl *t, bool piped, const struct ynode *last)
+{
+	const struct ynode *v[TMPLARGS + 1];
+	const char *start;
+	size_t f, k, n = 0;
+	bool was = t->exec;
+
+	if (tmplstops(t))
+		tmplfail(t, *t->p ? "missing value for command" : "unclosed action");
+	start = t->p;
+	k = tmplident(start);
+	for (f = 0; f < LEN(tmplfuncs); f++)
+		if (strlen(tmplfuncs[f].name) == k && strncmp(tmplfuncs[f].name, start, k) == 0 && (!tmplfuncs[f].list || t->listfuncs))
+			break;
+	if (f == LEN(tmplfuncs)) {
+		v[0] = tmploperand(t);
+		if (piped || !tmplstops(t))
+			tmplfail(t, "can't give argument to non-function %.*s", (int)(t->p - start), start);
+		return v[0];
+	}
+	t->p += k;
+	for (; piped || !tmplstops(t); n++) {
+		if (n == TMPLARGS)
+			tmplfail(t, "too many arguments");
+		if (tmplstops(t)) {
+			v[n++] = last;
+			break;
+		}
+		v[n] = tmploperand(t);
+		/* and, or: what decides ends the evaluation */
+		if (t->exec && (f == TAND || f == TOR) && tmpltrue(v[n]) == (f == TOR)) {
+			t->exec = false;
+			v[TMPLARGS] = v[n];
+		}
+	}
+	if ((int)n < tmplfuncs[f].min || (int)n > tmplfuncs[f].max)
+		tmplfail(t, "wrong number of args for %s: want %s%d got %zu", tmplfuncs[f].name,
+		    tmplfuncs[f].max > tmplfuncs[f].min ? "at least " : "", tmplfuncs[f].min, n);
+	if (was && !t->exec) {
+		t->exec = true;
+		return v[TMPLARGS];
+	}
+	if (!t->exec)
+		return NULL;
+	t->at = start;
+	t->atlen = (size_t)(t->p - start);
+	while (t->atlen && strchr(" \t\r\n", start[t->atlen - 1]))
+		t->atlen--;
+	t->atpos = (size_t)(start - t->text);
+	return tmplcall(t, (enum tmplop)f, v, n);
+}
+
+/* pipeline = command { | command } */
+static const struct ynode *
+tmplpipe(struct tmpl *t)
+{
+	const struct ynode *v;
+
+	tmplenter(t);
+	v = tmplcommand(t, false, NULL);
+	while (tmplstops(t), *t->p == '|') {
+		t->p++;
+		v = tmplcommand(t, true, v);
+	}
+	t->depth--;
+	return v;
+}
+
+/* The names of "$i, $v :=" or "$v =": how many; *set for the latter. */
+static size_t
+tmpldecl(struct tmpl *t, const char *name[2], bool *set)
+{
+	const char *back = t->p;
+	size_t n = 0, k;
+
+	do {
+		tmplskip(t);
+		if (*t->p != '$')
+			break;
+		k = tmplident(t->p + 1);
+		name[n++] = ystrndup(&t->d.a, t->p + 1, k);
+		t->p += 1 + k;
+		tmplskip(t);
+	} while (n < 2 && *t->p == ',' && t->p++);
+	*set = n && *t->p == '=';
+	if (*set || (n && startswith(t->p, ":="))) {
+		t->p += *set ? 1 : 2;
+		return n;
+	}
+	t->p = back;
+	return 0;
+}
+
+static void
+tmplassign(struct tmpl *t, const char *name, const struct ynode *v, bool set)
+{
+	size_t i;
+
+	if (set) {
+		for (i = t->nvars; i--; )
+			if (strcmp(t->vars[i].name, name) == 0) {
+				if (t->exec)
+					t->vars[i].v = v;
+				return;
+			}
+		tmplfail(t, "undefined variable \"$%s\"", name);
+	}
+	if (t->nvars == TMPLVARS)
+		tmplfail(t, "too many variables");
+	t->vars[t->nvars].name = name;
+	t->vars[t->nvars++].v = v;
+}
+
+static enum tmplend tmpllist(struct tmpl *t);
+
+/* range pipeline, its body once for each item */
+static enum tmplend
+tmplrange(struct tmpl *t, bool was, bool *taken)
+{
+	const struct ynode *v, **items = NULL, *dot = t->dot;
+	const char *name[2], *body;
+	size_t names, i = 0, n = 0, vars = t->nvars;
+	enum tmplend end;
+	bool set, trim;
+
+	names = tmpldecl(t, name, &set);
+	v = tmplpipe(t);
+	tmplclose(t);
+	if (was && v && v->kind != Y_SEQ && v->kind != Y_MAP && v->kind != Y_NULL)
+		tmplfail(t, "range can't iterate over %s", tmpltext(t, v));
+	if (was && v) {
+		items = tmplsorted(t, v);
+		n = v->n;
+	}
+	*taken = n > 0;
+	body = t->p;
+	trim = t->trim;
+	t->exec = was && n;
+	t->loops++;
+	do {
+		t->p = body;
+		t->trim = trim;
+		t->dot = n ? items[i] : NULL;
+		if (names == 2)
+			tmplassign(t, name[0], !n ? NULL : v->kind == Y_MAP ? tmplstr(t, ykey(items[i])) : ynewint(&t->d, (long long)i), set);
+		if (names)
+			tmplassign(t, name[names - 1], t->dot, set);
+		end = tmpllist(t);
+		t->nvars = vars;
+		if (t->jump == TBREAK)
+			n = 0;
+		if (t->jump)
+			t->exec = true;
+		t->jump = TNOJUMP;
+	} while (++i < n);
+	t->loops--;
+	t->dot = dot;
+	return end;
+}
+
+/* if, with, range and what follows up to their end */
+static void
+tmplcontrol(struct tmpl *t, char kw)
+{
+	const struct ynode *v, *dot = t->dot;
+	const char *name[2];
+	size_t vars = t->nvars, names;
+	bool was = t->exec, taken = false, set;
+	enum tmplend end;
+
+	tmplenter(t);
+	for (;;) {
+		t->exec = was && !taken && !t->jump;
+		if (kw == 'r') {
+			end = tmplrange(t, t->exec, &taken);
+		} else {
+			if (kw != 'e') {
+				if ((names = tmpldecl(t, name, &set)) > 1)
+					tmplfail(t, "too many declarations in %s", kw == 'i' ? "if" : "with");
+				v = tmplpipe(t);
+				if (names)
+					tmplassign(t, name[0], v, set);
+				t->exec = t->exec && tmpltrue(v);
+				if (kw == 'w')
+					t->dot = v;
+			}
+			tmplclose(t);
+			taken |= t->exec;
+			end = tmpllist(t);
+			t->dot = dot;
+		}
+		if (end == TEND)
+			break;
+		if (end == TEOF || kw == 'e')
+			tmplfail(t, end == TEOF ? "unexpected EOF" : "expected end; found {{else}}");
+		tmplskip(t);
+		kw = kw != 'r' && tmplword(t, "if") ? 'i' : kw != 'r' && tmplword(t, "with") ? 'w' : 'e';
+	}
+	tmplclose(t);
+	t->exec = was && !t->jump;
+	t->nvars = vars;
+	t->depth--;
+}
+
+/* Text up to the next action, or to the end; false at the end. */
+static bool
+tmplplain(struct tmpl *t)
+{
+	const char *p = t->p, *end = strstr(p, "{{"), *stop = end ? end : p + strlen(p);
+	bool more = end, cut = more && end[2] == '-' && end[3] && strchr(" \t\r\n", end[3]);
+
+	if (t->trim)
+		p += strspn(p, " \t\r\n");
+	while (cut && stop > p && strchr(" \t\r\n", stop[-1]))
+		stop--;
+	if (t->exec && stop > p)
+		bufadd(&t->out, p, (size_t)(stop - p));
+	t->trim = false;
+	t->p = more ? end + (cut ? 4 : 2) : stop;
+	return more;
+}
+
+/* Text and actions up to an else, an end, or the end of the text. */
+static enum tmplend
+tmpllist(struct tmpl *t)
+{
+	const struct ynode *v;
+	const char *name[2], *e;
+	size_t names;
+	bool set;
+
+	while (tmplplain(t)) {
+		tmplskip(t);
+		if (startswith(t->p, "/*")) {
+			if (!(e = strstr(t->p, "*/")))
+				tmplfail(t, "unclosed comment");
+			t->p = e + 2;
+			tmplclose(t);
+		} else if (tmplword(t, "if")) {
+			tmplcontrol(t, 'i');
+		} else if (tmplword(t, "with")) {
+			tmplcontrol(t, 'w');
+		} else if (tmplword(t, "range")) {
+			tmplcontrol(t, 'r');
+		} else if (tmplword(t, "end")) {
+			return TEND;
+		} else if (tmplword(t, "else")) {
+			return TELSE;
+		} else if (t->loops && (tmplword(t, "break") || tmplword(t, "continue"))) {
+			if (t->exec)
+				t->jump = t->p[-1] == 'k' ? TBREAK : TCONTINUE;
+			tmplclose(t);
+			t->exec = t->exec && !t->jump;
+		} else {
+			names = tmpldecl(t, name, &set);
+			v = tmplpipe(t);
+			tmplclose(t);
+			if (names)
+				tmplassign(t, name[0], v, set);
+			else if (t->exec && (!v || v->kind == Y_NULL))
+				bufputs(&t->out, "<no value>");
+			else if (t->exec)
+				tmplprint(t, &t->out, v);
+		}
+	}
+	return TEOF;
+}
+
+static void
+tmplpass(struct tmpl *t, bool exec)
+{
+	enum tmplend end;
+
+	t->p = t->text;
+	t->dot = t->root;
+	t->exec = exec;
+	t->trim = false;
+	t->nvars = 0;
+	tmplassign(t, "", t->root, false);
+	if ((end = tmpllist(t)) != TEOF)
+		tmplfail(t, "unexpected {{%s}}", end == TEND ? "end" : "else");
+}
+
+/* Render text; what t says is set before. The result is in arena a; NULL on
+ * failure, with t->err and t->syntax. */
+static const char *
+tmplrender(struct tmpl *t, struct yarena *a, const char *text)
+{
+	t->text = text;
+	t->at = "";
+	t->result = NULL;
+	if (setjmp(t->env) == 0) {
+		tmplpass(t, false);
+		tmplpass(t, true);
+		t->result = ystrndup(a, t->out.s ? t->out.s : "", t->out.len);
+	}
+	buffree(&t->out);
+	yfree(&t->d);
+	return t->result;
+}
+
+/* text with its {{variables}} replaced by the members of the map vars. A text
+ * that does not parse or run stays as it is, with a warning; what: "mount
+ * location" and the like, for that. Without a {{ the result is text itself. */
+static const char *
+expandmap(struct yarena *a, const char *text, const struct ynode *vars, const char *what)
+{
+	struct tmpl t = { .name = "", .root = vars };
+	const char *r;
+
+	if (!strstr(text, "{{"))
+		return text;
+	if (!(r = tmplrender(&t, a, text))) {
+		struct field f[] = { { "error", t.err }, { NULL, NULL } };
+		logline(WARN, f, keep("Couldn't process %s %s as a template", what, bq(text)));
+		r = text;
+	}
+	return r;
+}
+
+/* The same, of name and text pairs that a NULL ends. */
 static const char *
 expand(struct yarena *a, const char *text, const char *const *vars, const char *what)
 {
-	struct buf b = { 0 };
-	const char *begin, *p, *end, *r, *const *v;
-	size_t n;
+	struct ydoc d = { 0 };
+	struct ynode *map;
+	const char *r;
 
-	while ((begin = strstr(text, "{{")) && (end = strstr(begin, "}}"))) {
-		bufadd(&b, text, (size_t)(begin - text));
-		text = end + 2;
-		p = begin + 2 + strspn(begin + 2, " ");
-		n = strcspn(p, " }");
-		if (*p != '.' || p[n + strspn(p + n, " ")] != '}') {
-			warn("Couldn't process %s as a template: only {{.Field}} is supported", what);
-			bufadd(&b, begin, (size_t)(text - begin));
-			continue;
-		}
-		for (v = vars; v[0] && (strlen(v[0]) != n - 1 || strncmp(v[0], p + 1, n - 1) != 0); v += 2)
-			;
-		bufputs(&b, v[0] ? v[1] : "<no value>");
-	}
-	bufputs(&b, text);
-	r = ystrndup(a, b.s, b.len);
-	buffree(&b);
+	if (!strstr(text, "{{"))
+		return text;
+	map = ynewmap(&d);
+	for (; vars[0]; vars += 2)
+		(void)yput(&d, map, vars[0], ynewstr(&d, vars[1]));
+	r = expandmap(a, text, map, what);
+	yfree(&d);
 	return r;
 }
 
@@ -2155,6 +2992,7 @@ struct inst {
 	long long sshport;              /* 0: never started */
 	bool protected;
 	const char *version;            /* of the limactl that made it */
+	const char *message;            /* rendered, without its last newline */
 };
 
 /* One complaint about an identifier, or NULL. */
@@ -2244,6 +3082,181 @@ portofconfig(const char *dir)
 	return port;
 }
 
+/* An instance as an object: a row names it in JSON and in templates. */
+enum instfield {
+	INAME, IHOSTNAME, ISTATUS, IDIR, IVMTYPE, IARCH, ICPUS, IMEMORY, IDISK, IMESSAGE, IADDDISKS, INETWORKS, ISSHPORT,
+	ISSHCONFIG, IAGENTPID, IDRIVERPID, IERRORS, ICONFIG, ISSHADDRESS, IPROTECTED, IVERSION, IPARAM, IAUTOSTART,
+	IHOSTOS, IHOSTARCH, ILIMAHOME, IIDENTITY, NINSTFIELD,
+};
+static const struct {
+	const char *json, *go;
+	bool always;                    /* in JSON also when empty */
+} instfields[] = {
+	[INAME] = { "name", "Name", true },           [IHOSTNAME] = { "hostname", "Hostname", true },
+	[ISTATUS] = { "status", "Status", true },     [IDIR] = { "dir", "Dir", true },
+	[IVMTYPE] = { "vmType", "VMType", true },     [IARCH] = { "arch", "Arch", true },
+	[ICPUS] = { "cpus", "CPUs", false },          [IMEMORY] = { "memory", "Memory", false },
+	[IDISK] = { "disk", "Disk", false },          [IMESSAGE] = { "message", "Message", false },
+	[IADDDISKS] = { "additionalDisks", "AdditionalDisks", false }, [INETWORKS] = { "network", "Networks", false },
+	[ISSHPORT] = { "sshLocalPort", "SSHLocalPort", false }, [ISSHCONFIG] = { "sshConfigFile", "SSHConfigFile", false },
+	[IAGENTPID] = { "hostAgentPID", "HostAgentPID", false }, [IDRIVERPID] = { "driverPID", "DriverPID", false },
+	[IERRORS] = { "errors", "Errors", false },    [ICONFIG] = { "config", "Config", false },
+	[ISSHADDRESS] = { "sshAddress", "SSHAddress", false }, [IPROTECTED] = { "protected", "Protected", true },
+	[IVERSION] = { "limaVersion", "LimaVersion", true }, [IPARAM] = { "param", "Param", false },
+	[IAUTOSTART] = { "autoStartedIdentifier", "AutoStartedIdentifier", false },
+	/* the last four are of the host: --filter does not see them, --list-fields does not name them */
+	[IHOSTOS] = { "HostOS", "HostOS", true },     [IHOSTARCH] = { "HostArch", "HostArch", true },
+	[ILIMAHOME] = { "LimaHome", "LimaHome", true }, [IIDENTITY] = { "IdentityFile", "IdentityFile", true },
+};
+_Static_assert(LEN(instfields) == NINSTFIELD, "name every field");
+
+/* The value of one field; conf: the filled configuration, NULL without one. */
+static struct ynode *
+instvalue(struct ydoc *d, const struct inst *in, enum instfield f, struct ynode *conf)
+{
+	const struct conf *c = &in->conf;
+	struct ynode *v;
+	size_t i;
+
+	switch (f) {
+	case INAME: return ynewstr(d, in->name);
+	case IHOSTNAME: return ynewstr(d, guesthostname(in->name));
+	case ISTATUS: return ynewstr(d, statename[in->state]);
+	case IDIR: return ynewstr(d, in->dir);
+	case IVMTYPE: return ynewstr(d, conf ? c->vmtype : "");
+	case IARCH: return ynewstr(d, conf ? c->arch : "");
+	case ICPUS: return ynewint(d, conf ? c->cpus : 0);
+	case IMEMORY: return ynewint(d, conf ? c->memory : 0);
+	case IDISK: return ynewint(d, conf ? c->disk : 0);
+	case IMESSAGE: return ynewstr(d, in->message ? in->message : "");
+	case ISSHPORT: return ynewint(d, in->sshport);
+	case ISSHCONFIG: return ynewstr(d, conf ? keep("%s/ssh.config", in->dir) : "");
+	case IAGENTPID: return ynewint(d, in->agent);
+	case IDRIVERPID: return ynewint(d, in->driver);
+	case IERRORS:
+		v = ynewseq(d);
+		for (i = 0; i < in->errs.n; i++)
+			yappend(d, v, ynewstr(d, in->errs.v[i]));
+		return v;
+	case ICONFIG: return conf ? conf : ynewmap(d);
+	case IADDDISKS: return (v = yget(conf, "additionalDisks")) ? v : ynewseq(d);
+	case INETWORKS: return (v = yget(conf, "networks")) ? v : ynewseq(d);
+	case IPARAM: return (v = yget(conf, "param")) ? v : ynewmap(d);
+	case ISSHADDRESS: return ynewstr(d, conf ? "127.0.0.1" : "");
+	case IPROTECTED: return ynewbool(d, in->protected);
+	case IVERSION: return ynewstr(d, in->version);
+	case IAUTOSTART: return ynewstr(d, "");
+	case IHOSTOS: return ynewstr(d, "linux");
+	case IHOSTARCH: return ynewstr(d, host.arch);
+	case ILIMAHOME: return ynewstr(d, host.limahome);
+	case IIDENTITY: return ynewstr(d, keep("%s/_config/user", host.limahome));
+	case NINSTFIELD: break;
+	}
+	return ynewnull(d);
+}
+
+/* The object: with the names and omissions of JSON, or with Go's names for a
+ * template, and everything in it. */
+static struct ynode *
+insttree(struct ydoc *d, const struct inst *in, bool go)
+{
+	struct ynode *m = ynewmap(d), *conf = NULL, *v;
+	int f;
+
+	if (in->loaded) {
+		conf = ynewmap(d);
+		conftree(d, conf, confkeys, &in->conf);
+	}
+	for (f = 0; f < NINSTFIELD; f++) {
+		v = instvalue(d, in, (enum instfield)f, conf);
+		if (go || instfields[f].always || tmpltrue(v))
+			(void)yput(d, m, go ? instfields[f].go : instfields[f].json, v);
+	}
+	return m;
+}
+
+/* Go's name of a key: an upper-case first letter, but for these. */
+static const char *
+goname(const char *key)
+{
+	static const char *const odd[][2] = {
+		{ "vmType", "VMType" }, { "vmOpts", "VMOpts" }, { "os", "OS" }, { "cpuType", "CPUType" }, { "cpus", "CPUs" },
+		{ "ssh", "SSH" }, { "dns", "DNS" }, { "tpm", "TPM" }, { "uid", "UID" }, { "url", "URL" }, { "vnc", "VNC" },
+		{ "fsType", "FSType" }, { "fsArgs", "FSArgs" }, { "sshfs", "SSHFS" }, { "vzNAT", "VZNAT" }, { "macAddress", "MACAddress" },
+		{ "binfmt", "BinFmt" }, { "caCerts", "CACertificates" }, { "timezone", "TimeZone" }, { "9p", "NineP" },
+		{ "guest", "GuestFile" }, { "host", "HostFile" },
+	};
+	char *s;
+	size_t i;
+
+	for (i = 0; i < LEN(odd); i++)
+		if (strcmp(odd[i][0], key) == 0)
+			return odd[i][1];
+	s = keep("%s", key);
+	*s = (char)toupper((unsigned char)*s);
+	return s;
+}
+
+/* A member of an instance in a template: Go's names of its keys, except below
+ * the maps whose keys are the user's. */
+static const struct ynode *
+instmember(struct tmpl *t, const struct ynode *map, const char *name)
+{
+	static const char *const freemaps[] = { "vmOpts", "osOpts", "param", "Param", "env", "hosts", "cpuType" };
+	const struct ynode *n;
+	const struct key *k;
+	size_t i;
+
+	if (map == t->root) {
+		if ((n = yget(map, name)))
+			return n;
+		if (strcmp(name, "Instance") == 0)
+			return map;
+		tmplfail(t, "can't evaluate field %s in type store.FormatData", name);
+	}
+	for (n = map; n && n != t->root; n = n->parent)
+		for (i = 0; n->key && i < LEN(freemaps); i++)
+			if (strcmp(n->key->s, freemaps[i]) == 0)
+				return yget(map, name);
+	for (n = map->first; n; n = n->next)
+		if (strcmp(goname(n->key->s), name) == 0)
+			return n;
+	/* a key nobody set is empty, a name that is none of a key is a mistake */
+	for (k = confkeys; k->path; k++)
+		if (!strchr(k->path, '.') && strcmp(goname(k->path), name) == 0)
+			return tmplstr(t, "");
+	for (i = 0; i < LEN(laterkeys); i++)
+		if (strcmp(goname(laterkeys[i]), name) == 0)
+			return NULL;
+	if (map->parent == t->root)
+		tmplfail(t, "can't evaluate field %s in type *limatype.LimaYAML", name);
+	return tmplstr(t, "");
+}
+
+/* Render the message of an instance; a template that is none makes it Broken. */
+static void
+instmessage(struct inst *in)
+{
+	struct tmpl t = { .name = "format", .member = instmember };
+	const char *text = in->conf.message, *s = text;
+	struct ydoc d = { 0 };
+
+	if (!in->loaded || !text)
+		return;
+	if (strstr(text, "{{")) {
+		t.root = insttree(&d, in, true);
+		s = tmplrender(&t, &perm, text);
+		yfree(&d);
+	}
+	if (!s) {
+		insterr(in, t.syntax ? keep("message %s is not a valid template: %s", bq(text), t.err) :
+		    keep("cannot execute template %s: %s", bq(text), t.err));
+		in->state = SBROKEN;
+		return;
+	}
+	in->message = keep("%.*s", (int)strlen(s) - endswith(s, "\n"), s);
+}
+
 /* What is known of an instance; -1 with ENOENT when it has no lima.yaml.  The
  * status comes from the two locks and nothing waits for a process. */
 static int
@@ -2286,23 +3299,8 @@ inspect(struct inst *in, const char *name)
 	in->protected = faccessat(AT_FDCWD, keep("%s/protected", in->dir), F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 	if (!(in->version = readline1(keep("%s/lima-version", in->dir))))
 		in->version = "";
+	instmessage(in);
 	return 0;
-}
-
-/* The rendered message of an instance, without its last newline. */
-static const char *
-messagetext(const struct inst *in)
-{
-	const char *const vars[] = { "Name", in->name, "Dir", in->dir, "Hostname", guesthostname(in->name),
-	    "SSHLocalPort", keep("%lld", in->sshport), "LimaHome", host.limahome, NULL };
-	char *s;
-
-	if (!in->loaded || !in->conf.message)
-		return "";
-	s = keep("%s", expand(&perm, in->conf.message, vars, "message"));
-	if (endswith(s, "\n"))
-		s[strlen(s) - 1] = '\0';
-	return s;
 }
 
 static int
@@ -5720,6 +6718,7 @@ startinstance(struct inst *in, long long limit)
 static void
 ready(const struct inst *in)
 {
+	struct inst in2 = *in;
 	char *m, *line;
 
 	if (in->conf.plain)
@@ -5728,7 +6727,8 @@ ready(const struct inst *in)
 		info("READY. Run `lima` to open the shell.");
 	else
 		info("READY. Run `limactl shell %s` to open the shell.", in->name);
-	m = keep("%s", messagetext(in));
+	instmessage(&in2);              /* again: the port is known now */
+	m = keep("%s", in2.message ? in2.message : "");
 	if (!*m)
 		return;
 	info("Message from the instance %s:", bq(in->name));
@@ -6466,75 +7466,22 @@ cmddelete(int argc, char *argv[])
 
 /* ---- 32. Listing -------------------------------------------------------- */
 
-/* One value of an instance as text; NULL for an unknown name. */
-static const char *
-instfield(const struct inst *in, const char *name)
-{
-	static const struct { const char *name; enum { NAME, HOST, STATUS, DIR_, VMTYPE, ARCH, CPUS, MEMORY, DISK, PORT, CONFIG, APID, DPID, ADDR, PROT, VERSION_, MESSAGE, HOSTOS, HOSTARCH, LIMAHOME, IDENT } id; } t[] = {
-		{ "Name", NAME }, { "Hostname", HOST }, { "Status", STATUS }, { "Dir", DIR_ }, { "VMType", VMTYPE }, { "Arch", ARCH },
-		{ "CPUs", CPUS }, { "Memory", MEMORY }, { "Disk", DISK }, { "SSHLocalPort", PORT }, { "SSHConfigFile", CONFIG },
-		{ "HostAgentPID", APID }, { "DriverPID", DPID }, { "SSHAddress", ADDR }, { "Protected", PROT }, { "LimaVersion", VERSION_ },
-		{ "Message", MESSAGE }, { "HostOS", HOSTOS }, { "HostArch", HOSTARCH }, { "LimaHome", LIMAHOME }, { "IdentityFile", IDENT },
-	};
-	size_t i;
-
-	for (i = 0; i < LEN(t) && strcmp(t[i].name, name) != 0; i++)
-		;
-	if (i == LEN(t))
-		return NULL;
-	switch (t[i].id) {
-	case NAME: return in->name;
-	case HOST: return guesthostname(in->name);
-	case STATUS: return statename[in->state];
-	case DIR_: return in->dir;
-	case VMTYPE: return in->loaded ? in->conf.vmtype : "";
-	case ARCH: return in->loaded ? in->conf.arch : "";
-	case CPUS: return keep("%lld", in->loaded ? in->conf.cpus : 0);
-	case MEMORY: return keep("%lld", in->loaded ? in->conf.memory : 0);
-	case DISK: return keep("%lld", in->loaded ? in->conf.disk : 0);
-	case PORT: return keep("%lld", in->sshport);
-	case CONFIG: return keep("%s/ssh.config", in->dir);
-	case APID: return keep("%ld", (long)in->agent);
-	case DPID: return keep("%ld", (long)in->driver);
-	case ADDR: return in->loaded ? "127.0.0.1" : "";
-	case PROT: return in->protected ? "true" : "false";
-	case VERSION_: return in->version;
-	case MESSAGE: return messagetext(in);
-	case HOSTOS: return "linux";
-	case HOSTARCH: return host.arch;
-	case LIMAHOME: return host.limahome;
-	case IDENT: return keep("%s/_config/user", host.limahome);
-	}
-	return NULL;
-}
-
-/* A template of plain fields: '{{.Name}} {{ .Status }}'. */
+/* Print an instance through the user's template. */
 static void
 listtemplate(const struct inst *in, const char *fmt)
 {
-	struct buf b = { 0 };
-	const char *p, *end, *name, *v;
-	size_t n;
+	struct tmpl t = { .name = "format", .member = instmember, .listfuncs = true };
+	struct yarena a = { 0 };
+	struct ydoc d = { 0 };
+	const char *s;
 
-	for (p = fmt; *p; p++) {
-		if (!startswith(p, "{{")) {
-			bufputc(&b, *p);
-			continue;
-		}
-		if (!(end = strstr(p, "}}")))
-			die("invalid go template: template: format:1: unclosed action");
-		p += 2 + strspn(p + 2, " ");
-		n = strcspn(p, " }");
-		name = keep("%.*s", (int)n, p);
-		if (*name != '.' || p + n + strspn(p + n, " ") != end)
-			die("invalid go template: only {{.Field}} is supported in this version, not {{%.*s}}", (int)(end - p), p);
-		if (!(v = instfield(in, name + 1)))
-			die("template: format:1:2: executing \"format\" at <%s>: can't evaluate field %s in type store.FormatData", name, name + 1);
-		bufputs(&b, v);
-		p = end + 1;
-	}
-	puts(b.s ? b.s : "");
-	buffree(&b);
+	t.root = insttree(&d, in, true);
+	s = tmplrender(&t, &a, fmt);
+	yfree(&d);
+	if (!s)
+		die("%s%s", t.syntax ? "invalid go template: " : "", t.err);
+	puts(s);
+	yarenafree(&a);
 }
 
 static void
@@ -6544,61 +7491,12 @@ putstr(struct ydoc *d, struct ynode *m, const char *key, const char *s)
 }
 
 static void
-putint(struct ydoc *d, struct ynode *m, const char *key, long long n)
-{
-	if (n)
-		(void)yput(d, m, key, ynewint(d, n));
-}
-
-/* The object of list --json, keys in the order of spec/cli.md 9.6. */
-static void
 listjson(const struct inst *in)
 {
 	struct ydoc d = { 0 };
 	struct buf b = { 0 };
-	struct ynode *m, *e;
-	const struct conf *c = &in->conf;
-	size_t i;
 
-	(void)yparse(&d, "{}", 2);
-	m = ynewmap(&d);
-	putstr(&d, m, "name", in->name);
-	putstr(&d, m, "hostname", guesthostname(in->name));
-	putstr(&d, m, "status", statename[in->state]);
-	putstr(&d, m, "dir", in->dir);
-	putstr(&d, m, "vmType", in->loaded ? c->vmtype : "");
-	putstr(&d, m, "arch", in->loaded ? c->arch : "");
-	if (in->loaded) {
-		putint(&d, m, "cpus", c->cpus);
-		putint(&d, m, "memory", c->memory);
-		putint(&d, m, "disk", c->disk);
-		if (*messagetext(in))
-			putstr(&d, m, "message", messagetext(in));
-	}
-	putint(&d, m, "sshLocalPort", in->sshport);
-	if (in->loaded)
-		putstr(&d, m, "sshConfigFile", keep("%s/ssh.config", in->dir));
-	putint(&d, m, "hostAgentPID", in->agent);
-	putint(&d, m, "driverPID", in->driver);
-	if (in->errs.n) {
-		e = ynewseq(&d);
-		for (i = 0; i < in->errs.n; i++)
-			yappend(&d, e, ynewstr(&d, in->errs.v[i]));
-		(void)yput(&d, m, "errors", e);
-	}
-	if (in->loaded) {
-		e = ynewmap(&d);
-		conftree(&d, e, confkeys, c);
-		(void)yput(&d, m, "config", e);
-		putstr(&d, m, "sshAddress", "127.0.0.1");
-	}
-	(void)yput(&d, m, "protected", ynewbool(&d, in->protected));
-	putstr(&d, m, "limaVersion", in->version);
-	putstr(&d, m, "HostOS", "linux");
-	putstr(&d, m, "HostArch", host.arch);
-	putstr(&d, m, "LimaHome", host.limahome);
-	putstr(&d, m, "IdentityFile", keep("%s/_config/user", host.limahome));
-	yjson(&b, m, 0);
+	yjson(&b, insttree(&d, in, false), 0);
 	puts(b.s);
 	buffree(&b);
 	yfree(&d);
