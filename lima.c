@@ -1428,11 +1428,11 @@ macaddress(const char *unique)
 #define TMPLVARS   64
 #define TMPLARGS   16
 
-struct tmpl {
+struct tt {
 	const char *name;               /* in messages */
 	const struct ynode *root;       /* what . and $ are at first */
-	/* a member of a map; NULL is no value. Unset: yget(). It may end in tmplfail() */
-	const struct ynode *(*member)(struct tmpl *, const struct ynode *map, const char *name);
+	/* a member of a map; NULL is no value. Unset: yget(). It may end in ttfail() */
+	const struct ynode *(*member)(struct tt *, const struct ynode *map, const char *name);
 	bool listfuncs;                 /* json, yaml, indent and missing are there too */
 	bool syntax;                    /* after a failure: did it not even parse? */
 	char err[512];
@@ -1452,12 +1452,12 @@ struct tmpl {
 	size_t atlen, atpos;
 	jmp_buf env;
 };
-enum tmplend { TEOF, TEND, TELSE };
+enum ttend { TEOF, TEND, TELSE };
 
-static const struct ynode *tmplpipe(struct tmpl *t);
+static const struct ynode *ttpipe(struct tt *t);
 
 static _Noreturn void PRINTF(2, 3)
-tmplfail(struct tmpl *t, const char *fmt, ...)
+ttfail(struct tt *t, const char *fmt, ...)
 {
 	size_t pos = t->exec ? t->atpos : (size_t)(t->p - t->text), i, ls = 0, line = 1;
 	char why[256];
@@ -1481,22 +1481,22 @@ tmplfail(struct tmpl *t, const char *fmt, ...)
 }
 
 static void
-tmplenter(struct tmpl *t)
+ttenter(struct tt *t)
 {
 	if (++t->depth > TMPLDEPTH)
-		tmplfail(t, "more than %d levels", TMPLDEPTH);
+		ttfail(t, "more than %d levels", TMPLDEPTH);
 	if (++t->steps > TMPLSTEPS || t->out.len > 16u << 20)
-		tmplfail(t, "the template does not come to an end");
+		ttfail(t, "the template does not come to an end");
 }
 
 static const struct ynode *
-tmplstr(struct tmpl *t, const char *s)
+ttstr(struct tt *t, const char *s)
 {
 	return ynewstr(&t->d, s ? s : "");
 }
 
 static bool
-tmpltrue(const struct ynode *v)
+tttrue(const struct ynode *v)
 {
 	if (!v || v->kind == Y_NULL)
 		return false;
@@ -1504,7 +1504,7 @@ tmpltrue(const struct ynode *v)
 }
 
 static const char *
-tmpltype(const struct ynode *v)
+tttype(const struct ynode *v)
 {
 	static const char *const t[] = { "nil", "bool", "int", "float64", "string", "slice", "map" };
 
@@ -1521,7 +1521,7 @@ nodekeycmp(const void *a, const void *b)
 
 /* The values of a map in the order of their keys, as Go prints and ranges. */
 static const struct ynode **
-tmplsorted(struct tmpl *t, const struct ynode *map)
+ttsorted(struct tt *t, const struct ynode *map)
 {
 	const struct ynode **v = yalloc(&t->d.a, (map->n + 1) * sizeof *v), *n;
 	size_t i = 0;
@@ -1535,7 +1535,7 @@ tmplsorted(struct tmpl *t, const struct ynode *map)
 
 /* A value as Go's %v prints it. */
 static void
-tmplprint(struct tmpl *t, struct buf *b, const struct ynode *v)
+ttprint(struct tt *t, struct buf *b, const struct ynode *v)
 {
 	const struct ynode **k;
 	const char *s;
@@ -1544,12 +1544,12 @@ tmplprint(struct tmpl *t, struct buf *b, const struct ynode *v)
 	if (!v || v->kind == Y_NULL) {
 		bufputs(b, "<nil>");
 	} else if (v->kind == Y_SEQ || v->kind == Y_MAP) {
-		tmplenter(t);
-		k = tmplsorted(t, v);
+		ttenter(t);
+		k = ttsorted(t, v);
 		bufputs(b, v->kind == Y_MAP ? "map[" : "[");
 		for (i = 0; i < v->n; i++) {
 			bufprintf(b, "%s%s%s", i ? " " : "", v->kind == Y_MAP ? ykey(k[i]) : "", v->kind == Y_MAP ? ":" : "");
-			tmplprint(t, b, k[i]);
+			ttprint(t, b, k[i]);
 		}
 		bufputc(b, ']');
 		t->depth--;
@@ -1561,14 +1561,14 @@ tmplprint(struct tmpl *t, struct buf *b, const struct ynode *v)
 }
 
 static const char *
-tmpltext(struct tmpl *t, const struct ynode *v)
+tttext(struct tt *t, const struct ynode *v)
 {
 	struct buf b = { 0 };
 	const char *s;
 
 	if (v && v->kind == Y_STR)
 		return v->s;
-	tmplprint(t, &b, v);
+	ttprint(t, &b, v);
 	s = ystrndup(&t->d.a, b.s, b.len);
 	buffree(&b);
 	return s;
@@ -1576,17 +1576,17 @@ tmpltext(struct tmpl *t, const struct ynode *v)
 
 /* -1, 0, 1; other kinds of values do not compare. */
 static int
-tmplcmp(struct tmpl *t, const struct ynode *a, const struct ynode *b, bool order)
+ttcmp(struct tt *t, const struct ynode *a, const struct ynode *b, bool order)
 {
 	if (!a || !b || a->kind == Y_NULL || b->kind == Y_NULL) {
 		if (order)
-			tmplfail(t, "invalid type for comparison");
-		return tmpltrue(a) || tmpltrue(b) || a != b;
+			ttfail(t, "invalid type for comparison");
+		return tttrue(a) || tttrue(b) || a != b;
 	}
 	if (a->kind != b->kind)
-		tmplfail(t, "incompatible types for comparison");
+		ttfail(t, "incompatible types for comparison");
 	if (a->kind == Y_SEQ || a->kind == Y_MAP || (order && a->kind == Y_BOOL))
-		tmplfail(t, "invalid type for comparison");
+		ttfail(t, "invalid type for comparison");
 	if (a->kind == Y_STR)
 		return strcmp(a->s, b->s);
 	if (a->kind == Y_FLOAT)
@@ -1594,12 +1594,12 @@ tmplcmp(struct tmpl *t, const struct ynode *a, const struct ynode *b, bool order
 	return a->i < b->i ? -1 : a->i > b->i;
 }
 
-enum tmplop { TAND, TOR, TNOT, TEQ, TNE, TLT, TLE, TGT, TGE, TLEN, TINDEX, TPRINT, TPRINTLN, TPRINTF, TJSON, TYAML, TINDENT, TMISSING };
-static const struct tmplfunc {
+enum ttop { TAND, TOR, TNOT, TEQ, TNE, TLT, TLE, TGT, TGE, TLEN, TINDEX, TPRINT, TPRINTLN, TPRINTF, TJSON, TYAML, TINDENT, TMISSING };
+static const struct ttfunc {
 	const char *name;
 	int min, max;
 	bool list;                      /* for list --format only */
-} tmplfuncs[] = {
+} ttfuncs[] = {
 	[TAND] = { "and", 1, TMPLARGS, false },   [TOR] = { "or", 1, TMPLARGS, false },
 	[TNOT] = { "not", 1, 1, false },          [TEQ] = { "eq", 2, TMPLARGS, false },
 	[TNE] = { "ne", 2, 2, false },            [TLT] = { "lt", 2, 2, false },
@@ -1613,9 +1613,9 @@ static const struct tmplfunc {
 
 /* printf: flags, width and precision are C's; the verb decides on the value. */
 static void
-tmplprintf(struct tmpl *t, struct buf *b, const struct ynode **v, size_t n)
+ttprintf(struct tt *t, struct buf *b, const struct ynode **v, size_t n)
 {
-	const char *p = tmpltext(t, v[0]), *s;
+	const char *p = tttext(t, v[0]), *s;
 	char spec[16];
 	size_t i = 1, k;
 
@@ -1626,7 +1626,7 @@ tmplprintf(struct tmpl *t, struct buf *b, const struct ynode **v, size_t n)
 		}
 		k = 1 + strspn(p + 1, "-+ #0123456789.");
 		if (k > 8)              /* a width of a million blanks is no use */
-			tmplfail(t, "bad verb in %.20s", p);
+			ttfail(t, "bad verb in %.20s", p);
 		memcpy(spec, p, k);
 		p += k;
 		if (*p == '%' || !*p) {
@@ -1638,7 +1638,7 @@ tmplprintf(struct tmpl *t, struct buf *b, const struct ynode **v, size_t n)
 			bufprintf(b, "%%!%c(MISSING)", *p);
 			continue;
 		}
-		s = tmpltext(t, v[i]);
+		s = tttext(t, v[i]);
 		if (strchr("dxXoc", *p) && v[i] && v[i]->kind == Y_INT) {
 			snprintf(spec + k, sizeof spec - k, "ll%c", *p == 'c' ? 'd' : *p);
 			bufprintf(b, spec, v[i]->i);
@@ -1651,44 +1651,44 @@ tmplprintf(struct tmpl *t, struct buf *b, const struct ynode **v, size_t n)
 		} else if (*p == 'q') {
 			yjsonstr(b, s, strlen(s));
 		} else {
-			bufprintf(b, "%%!%c(%s=%s)", *p, tmpltype(v[i]), s);
+			bufprintf(b, "%%!%c(%s=%s)", *p, tttype(v[i]), s);
 		}
 		i++;
 	}
 	if (i < n) {
 		bufputs(b, "%!(EXTRA ");
 		for (k = i; k < n; k++)
-			bufprintf(b, "%s%s=%s", k > i ? ", " : "", tmpltype(v[k]), tmpltext(t, v[k]));
+			bufprintf(b, "%s%s=%s", k > i ? ", " : "", tttype(v[k]), tttext(t, v[k]));
 		bufputc(b, ')');
 	}
 }
 
 static const struct ynode *
-tmplindex(struct tmpl *t, const struct ynode *v, const struct ynode *k)
+ttindex(struct tt *t, const struct ynode *v, const struct ynode *k)
 {
 	const struct ynode *n;
 	long long i;
 
 	if (!v)
-		tmplfail(t, "error calling index: index of untyped nil");
+		ttfail(t, "error calling index: index of untyped nil");
 	if (v->kind == Y_MAP)
-		return yget(v, tmpltext(t, k));
+		return yget(v, tttext(t, k));
 	if (!k || k->kind != Y_INT)
-		tmplfail(t, "error calling index: cannot index %s with type %s", tmpltype(v), tmpltype(k));
+		ttfail(t, "error calling index: cannot index %s with type %s", tttype(v), tttype(k));
 	if (v->kind == Y_STR && k->i >= 0 && (size_t)k->i < v->len)
 		return ynewint(&t->d, (unsigned char)v->s[k->i]);
 	if (v->kind != Y_SEQ && v->kind != Y_STR)
-		tmplfail(t, "error calling index: can't index item of type %s", tmpltype(v));
+		ttfail(t, "error calling index: can't index item of type %s", tttype(v));
 	for (n = v->first, i = k->i; n && i > 0; n = n->next)
 		i--;
 	if (i || !n)
-		tmplfail(t, "error calling index: index out of range: %lld", k->i);
+		ttfail(t, "error calling index: index out of range: %lld", k->i);
 	return n;
 }
 
 /* Call function f; and/or have chosen already. */
 static const struct ynode *
-tmplcall(struct tmpl *t, enum tmplop f, const struct ynode **v, size_t n)
+ttcall(struct tt *t, enum ttop f, const struct ynode **v, size_t n)
 {
 	struct buf b = { 0 };
 	const struct ynode *r = NULL;
@@ -1701,24 +1701,24 @@ tmplcall(struct tmpl *t, enum tmplop f, const struct ynode **v, size_t n)
 	case TOR:
 		return v[n - 1];
 	case TNOT:
-		return ynewbool(&t->d, !tmpltrue(v[0]));
+		return ynewbool(&t->d, !tttrue(v[0]));
 	case TEQ:
 		for (i = 1; i < n; i++)
-			if (tmplcmp(t, v[0], v[i], false) == 0)
+			if (ttcmp(t, v[0], v[i], false) == 0)
 				return ynewbool(&t->d, true);
 		return ynewbool(&t->d, false);
 	case TNE:
-		return ynewbool(&t->d, tmplcmp(t, v[0], v[1], false) != 0);
+		return ynewbool(&t->d, ttcmp(t, v[0], v[1], false) != 0);
 	case TLT: case TLE: case TGT: case TGE:
-		c = tmplcmp(t, v[0], v[1], true);
+		c = ttcmp(t, v[0], v[1], true);
 		return ynewbool(&t->d, f == TLT ? c < 0 : f == TLE ? c <= 0 : f == TGT ? c > 0 : c >= 0);
 	case TLEN:
 		if (!v[0] || (v[0]->kind != Y_STR && v[0]->kind != Y_SEQ && v[0]->kind != Y_MAP))
-			tmplfail(t, "error calling len: len of type %s", tmpltype(v[0]));
+			ttfail(t, "error calling len: len of type %s", tttype(v[0]));
 		return ynewint(&t->d, (long long)(v[0]->kind == Y_STR ? v[0]->len : v[0]->n));
 	case TINDEX:
 		for (r = v[0], i = 1; i < n; i++)
-			r = tmplindex(t, r, v[i]);
+			r = ttindex(t, r, v[i]);
 		return r;
 	case TPRINT:
 	case TPRINTLN:
@@ -1726,13 +1726,13 @@ tmplcall(struct tmpl *t, enum tmplop f, const struct ynode **v, size_t n)
 			/* print sets operands apart when neither is a string */
 			if (i && (f == TPRINTLN || !((v[i] && v[i]->kind == Y_STR) || (v[i - 1] && v[i - 1]->kind == Y_STR))))
 				bufputc(&b, ' ');
-			tmplprint(t, &b, v[i]);
+			ttprint(t, &b, v[i]);
 		}
 		if (f == TPRINTLN)
 			bufputc(&b, '\n');
 		break;
 	case TPRINTF:
-		tmplprintf(t, &b, v, n);
+		ttprintf(t, &b, v, n);
 		break;
 	case TJSON:
 		if (v[0])
@@ -1748,49 +1748,49 @@ tmplcall(struct tmpl *t, enum tmplop f, const struct ynode **v, size_t n)
 	case TINDENT:
 		c = n > 1 && v[0] && v[0]->kind == Y_INT && v[0]->i >= 0 && v[0]->i < 100 ? (int)v[0]->i : 2;
 		bufprintf(&b, "%*s", c, "");
-		for (s = tmpltext(t, v[n - 1]); *s; s++) {
+		for (s = tttext(t, v[n - 1]); *s; s++) {
 			bufputc(&b, *s);
 			if (*s == '\n')
 				bufprintf(&b, "%*s", c, "");
 		}
 		break;
 	case TMISSING:
-		return tmpltrue(v[n - 1]) ? v[n - 1] : tmplstr(t, n > 1 ? tmpltext(t, v[0]) : "<missing>");
+		return tttrue(v[n - 1]) ? v[n - 1] : ttstr(t, n > 1 ? tttext(t, v[0]) : "<missing>");
 	}
-	r = tmplstr(t, b.s);
+	r = ttstr(t, b.s);
 	buffree(&b);
 	return r;
 }
 
 static void
-tmplskip(struct tmpl *t)
+ttskip(struct tt *t)
 {
 	t->p += strspn(t->p, " \t\r\n");
 }
 
 /* Are we at the end of an action, "}}" or " -}}"? */
 static bool
-tmplatend(const struct tmpl *t)
+ttatend(const struct tt *t)
 {
 	return startswith(t->p, "}}") || startswith(t->p, "-}}");
 }
 
 static void
-tmplclose(struct tmpl *t)
+ttclose(struct tt *t)
 {
-	tmplskip(t);
+	ttskip(t);
 	if (!*t->p)
-		tmplfail(t, "unclosed action");
-	if (!tmplatend(t))
-		tmplfail(t, "unexpected %.*s in command", (int)strcspn(t->p, " \t\r\n}"), t->p);
+		ttfail(t, "unclosed action");
+	if (!ttatend(t))
+		ttfail(t, "unexpected %.*s in command", (int)strcspn(t->p, " \t\r\n}"), t->p);
 	t->trim = *t->p == '-';
 	if (t->trim && !strchr(" \t\r\n", t->p[-1]))
-		tmplfail(t, "unexpected \"-\" in command");
+		ttfail(t, "unexpected \"-\" in command");
 	t->p += t->trim ? 3 : 2;
 }
 
 static size_t
-tmplident(const char *p)
+ttident(const char *p)
 {
 	size_t n = 0;
 
@@ -1800,18 +1800,18 @@ tmplident(const char *p)
 }
 
 static bool
-tmplword(struct tmpl *t, const char *word)
+ttword(struct tt *t, const char *word)
 {
 	size_t n = strlen(word);
 
-	if (tmplident(t->p) != n || strncmp(t->p, word, n) != 0)
+	if (ttident(t->p) != n || strncmp(t->p, word, n) != 0)
 		return false;
 	t->p += n;
 	return true;
 }
 
 static const struct ynode *
-tmplstring(struct tmpl *t)
+ttstring(struct tt *t)
 {
 	static const char from[] = "abfnrtv\\\"'", to[] = "\a\b\f\n\r\t\v\\\"'";
 	struct buf b = { 0 };
@@ -1823,14 +1823,14 @@ tmplstring(struct tmpl *t)
 	bufputs(&b, "");
 	if (q == '`') {
 		if (!(e = strchr(t->p, '`')))
-			tmplfail(t, "unterminated raw quoted string");
+			ttfail(t, "unterminated raw quoted string");
 		bufadd(&b, t->p, (size_t)(e - t->p));
 		t->p = e;
 	}
 	for (; *t->p != q; t->p++) {
 		if (!*t->p || *t->p == '\n') {
 			buffree(&b);
-			tmplfail(t, q == '"' ? "unterminated quoted string" : "unterminated character constant");
+			ttfail(t, q == '"' ? "unterminated quoted string" : "unterminated character constant");
 		}
 		if (*t->p != '\\') {
 			bufputc(&b, *t->p);
@@ -1845,18 +1845,18 @@ tmplstring(struct tmpl *t)
 			u = u * 16 + yhexdigit(*++t->p);
 		if (i) {
 			buffree(&b);
-			tmplfail(t, "invalid syntax");
+			ttfail(t, "invalid syntax");
 		}
 		ypututf8(&b, (uint32_t)u);
 	}
 	t->p++;
-	r = q == '\'' ? ynewint(&t->d, (unsigned char)*b.s) : tmplstr(t, b.s);
+	r = q == '\'' ? ynewint(&t->d, (unsigned char)*b.s) : ttstr(t, b.s);
 	buffree(&b);
 	return r;
 }
 
 static const struct ynode *
-tmplnumber(struct tmpl *t)
+ttnumber(struct tt *t)
 {
 	struct ynode *n = ynewstr(&t->d, "");
 	size_t k = 1 + strspn(t->p + 1, "0123456789abcdefxABCDEFX_.");
@@ -1865,24 +1865,24 @@ tmplnumber(struct tmpl *t)
 	n->len = k;
 	yresolve(&t->d.a, n);
 	if (n->kind != Y_INT && n->kind != Y_FLOAT)
-		tmplfail(t, "bad number syntax: \"%s\"", n->s);
+		ttfail(t, "bad number syntax: \"%s\"", n->s);
 	t->p += k;
 	return n;
 }
 
 static const struct ynode *
-tmplmember(struct tmpl *t, const struct ynode *v, const char *name)
+ttmember(struct tt *t, const struct ynode *v, const char *name)
 {
 	if (!t->exec || !v || v->kind == Y_NULL)
 		return NULL;            /* a chain through nothing is nothing */
 	if (v->kind != Y_MAP)
-		tmplfail(t, "can't evaluate field %s in type %s", name, tmpltype(v));
+		ttfail(t, "can't evaluate field %s in type %s", name, tttype(v));
 	return t->member ? t->member(t, v, name) : yget(v, name);
 }
 
 /* operand = . | .Field | $var | literal | ( pipeline ), each with fields behind */
 static const struct ynode *
-tmploperand(struct tmpl *t)
+ttoperand(struct tt *t)
 {
 	const struct ynode *v = NULL;
 	const char *start = t->p, *name;
@@ -1890,36 +1890,36 @@ tmploperand(struct tmpl *t)
 
 	if (*t->p == '(') {
 		t->p++;
-		v = tmplpipe(t);
+		v = ttpipe(t);
 		if (*t->p++ != ')')
-			tmplfail(t, "unclosed left paren");
+			ttfail(t, "unclosed left paren");
 	} else if (*t->p == '$') {
-		n = tmplident(t->p + 1);
+		n = ttident(t->p + 1);
 		for (i = t->nvars; i-- && (strlen(t->vars[i].name) != n || strncmp(t->vars[i].name, t->p + 1, n) != 0); )
 			;
 		if (i == SIZE_MAX)
-			tmplfail(t, "undefined variable \"$%.*s\"", (int)n, t->p + 1);
+			ttfail(t, "undefined variable \"$%.*s\"", (int)n, t->p + 1);
 		v = t->vars[i].v;
 		t->p += 1 + n;
 	} else if (*t->p == '.' && !isdigit((unsigned char)t->p[1])) {
 		v = t->dot;
-		t->p += tmplident(t->p + 1) == 0;
+		t->p += ttident(t->p + 1) == 0;
 	} else if (*t->p && strchr("\"`'", *t->p)) {
-		return tmplstring(t);
+		return ttstring(t);
 	} else if (isdigit((unsigned char)*t->p) || (*t->p && strchr("+-.", *t->p))) {
-		return tmplnumber(t);
-	} else if (tmplword(t, "true")) {
+		return ttnumber(t);
+	} else if (ttword(t, "true")) {
 		return ynewbool(&t->d, true);
-	} else if (tmplword(t, "false")) {
+	} else if (ttword(t, "false")) {
 		return ynewbool(&t->d, false);
-	} else if (tmplword(t, "nil")) {
+	} else if (ttword(t, "nil")) {
 		return NULL;
-	} else if ((n = tmplident(t->p))) {
-		tmplfail(t, "function \"%.*s\" not defined", (int)n, t->p);
+	} else if ((n = ttident(t->p))) {
+		ttfail(t, "function \"%.*s\" not defined", (int)n, t->p);
 	} else {
-		tmplfail(t, *t->p ? "unexpected \"%c\" in operand" : "unclosed action", *t->p);
+		ttfail(t, *t->p ? "unexpected \"%c\" in operand" : "unclosed action", *t->p);
 	}
-	while (*t->p == '.' && (n = tmplident(t->p + 1))) {
+	while (*t->p == '.' && (n = ttident(t->p + 1))) {
 		if (fields++ == 1)      /* where Go says a chain is */
 			pos = (size_t)(t->p - t->text);
 		name = ystrndup(&t->d.a, t->p + 1, n);
@@ -1927,59 +1927,59 @@ tmploperand(struct tmpl *t)
 		t->at = start;
 		t->atlen = (size_t)(t->p - start);
 		t->atpos = pos;
-		v = tmplmember(t, v, name);
+		v = ttmember(t, v, name);
 	}
 	return v;
 }
 
 /* Does a command or pipeline end here? Blanks are skipped. */
 static bool
-tmplstops(struct tmpl *t)
+ttstops(struct tt *t)
 {
-	tmplskip(t);
-	return !*t->p || *t->p == '|' || *t->p == ')' || *t->p == ',' || tmplatend(t);
+	ttskip(t);
+	return !*t->p || *t->p == '|' || *t->p == ')' || *t->p == ',' || ttatend(t);
 }
 
 /* command = operand | function operand...; last is what was piped in */
 static const struct ynode *
-tmplcommand(struct tmpl *t, bool piped, const struct ynode *last)
+ttcommand(struct tt *t, bool piped, const struct ynode *last)
 {
 	const struct ynode *v[TMPLARGS + 1];
 	const char *start;
 	size_t f, k, n = 0;
 	bool was = t->exec;
 
-	if (tmplstops(t))
-		tmplfail(t, *t->p ? "missing value for command" : "unclosed action");
+	if (ttstops(t))
+		ttfail(t, *t->p ? "missing value for command" : "unclosed action");
 	start = t->p;
-	k = tmplident(start);
-	for (f = 0; f < LEN(tmplfuncs); f++)
-		if (strlen(tmplfuncs[f].name) == k && strncmp(tmplfuncs[f].name, start, k) == 0 && (!tmplfuncs[f].list || t->listfuncs))
+	k = ttident(start);
+	for (f = 0; f < LEN(ttfuncs); f++)
+		if (strlen(ttfuncs[f].name) == k && strncmp(ttfuncs[f].name, start, k) == 0 && (!ttfuncs[f].list || t->listfuncs))
 			break;
-	if (f == LEN(tmplfuncs)) {
-		v[0] = tmploperand(t);
-		if (piped || !tmplstops(t))
-			tmplfail(t, "can't give argument to non-function %.*s", (int)(t->p - start), start);
+	if (f == LEN(ttfuncs)) {
+		v[0] = ttoperand(t);
+		if (piped || !ttstops(t))
+			ttfail(t, "can't give argument to non-function %.*s", (int)(t->p - start), start);
 		return v[0];
 	}
 	t->p += k;
-	for (; piped || !tmplstops(t); n++) {
+	for (; piped || !ttstops(t); n++) {
 		if (n == TMPLARGS)
-			tmplfail(t, "too many arguments");
-		if (tmplstops(t)) {
+			ttfail(t, "too many arguments");
+		if (ttstops(t)) {
 			v[n++] = last;
 			break;
 		}
-		v[n] = tmploperand(t);
+		v[n] = ttoperand(t);
 		/* and, or: what decides ends the evaluation */
-		if (t->exec && (f == TAND || f == TOR) && tmpltrue(v[n]) == (f == TOR)) {
+		if (t->exec && (f == TAND || f == TOR) && tttrue(v[n]) == (f == TOR)) {
 			t->exec = false;
 			v[TMPLARGS] = v[n];
 		}
 	}
-	if ((int)n < tmplfuncs[f].min || (int)n > tmplfuncs[f].max)
-		tmplfail(t, "wrong number of args for %s: want %s%d got %zu", tmplfuncs[f].name,
-		    tmplfuncs[f].max > tmplfuncs[f].min ? "at least " : "", tmplfuncs[f].min, n);
+	if ((int)n < ttfuncs[f].min || (int)n > ttfuncs[f].max)
+		ttfail(t, "wrong number of args for %s: want %s%d got %zu", ttfuncs[f].name,
+		    ttfuncs[f].max > ttfuncs[f].min ? "at least " : "", ttfuncs[f].min, n);
 	if (was && !t->exec) {
 		t->exec = true;
 		return v[TMPLARGS];
@@ -1991,20 +1991,20 @@ tmplcommand(struct tmpl *t, bool piped, const struct ynode *last)
 	while (t->atlen && strchr(" \t\r\n", start[t->atlen - 1]))
 		t->atlen--;
 	t->atpos = (size_t)(start - t->text);
-	return tmplcall(t, (enum tmplop)f, v, n);
+	return ttcall(t, (enum ttop)f, v, n);
 }
 
 /* pipeline = command { | command } */
 static const struct ynode *
-tmplpipe(struct tmpl *t)
+ttpipe(struct tt *t)
 {
 	const struct ynode *v;
 
-	tmplenter(t);
-	v = tmplcommand(t, false, NULL);
-	while (tmplstops(t), *t->p == '|') {
+	ttenter(t);
+	v = ttcommand(t, false, NULL);
+	while (ttstops(t), *t->p == '|') {
 		t->p++;
-		v = tmplcommand(t, true, v);
+		v = ttcommand(t, true, v);
 	}
 	t->depth--;
 	return v;
@@ -2012,19 +2012,19 @@ tmplpipe(struct tmpl *t)
 
 /* The names of "$i, $v :=" or "$v =": how many; *set for the latter. */
 static size_t
-tmpldecl(struct tmpl *t, const char *name[2], bool *set)
+ttdecl(struct tt *t, const char *name[2], bool *set)
 {
 	const char *back = t->p;
 	size_t n = 0, k;
 
 	do {
-		tmplskip(t);
+		ttskip(t);
 		if (*t->p != '$')
 			break;
-		k = tmplident(t->p + 1);
+		k = ttident(t->p + 1);
 		name[n++] = ystrndup(&t->d.a, t->p + 1, k);
 		t->p += 1 + k;
-		tmplskip(t);
+		ttskip(t);
 	} while (n < 2 && *t->p == ',' && t->p++);
 	*set = n && *t->p == '=';
 	if (*set || (n && startswith(t->p, ":="))) {
@@ -2036,7 +2036,7 @@ tmpldecl(struct tmpl *t, const char *name[2], bool *set)
 }
 
 static void
-tmplassign(struct tmpl *t, const char *name, const struct ynode *v, bool set)
+ttassign(struct tt *t, const char *name, const struct ynode *v, bool set)
 {
 	size_t i;
 
@@ -2047,33 +2047,33 @@ tmplassign(struct tmpl *t, const char *name, const struct ynode *v, bool set)
 					t->vars[i].v = v;
 				return;
 			}
-		tmplfail(t, "undefined variable \"$%s\"", name);
+		ttfail(t, "undefined variable \"$%s\"", name);
 	}
 	if (t->nvars == TMPLVARS)
-		tmplfail(t, "too many variables");
+		ttfail(t, "too many variables");
 	t->vars[t->nvars].name = name;
 	t->vars[t->nvars++].v = v;
 }
 
-static enum tmplend tmpllist(struct tmpl *t);
+static enum ttend ttlist(struct tt *t);
 
 /* range pipeline, its body once for each item */
-static enum tmplend
-tmplrange(struct tmpl *t, bool was, bool *taken)
+static enum ttend
+ttrange(struct tt *t, bool was, bool *taken)
 {
 	const struct ynode *v, **items = NULL, *dot = t->dot;
 	const char *name[2], *body;
 	size_t names, i = 0, n = 0, vars = t->nvars;
-	enum tmplend end;
+	enum ttend end;
 	bool set, trim;
 
-	names = tmpldecl(t, name, &set);
-	v = tmplpipe(t);
-	tmplclose(t);
+	names = ttdecl(t, name, &set);
+	v = ttpipe(t);
+	ttclose(t);
 	if (was && v && v->kind != Y_SEQ && v->kind != Y_MAP && v->kind != Y_NULL)
-		tmplfail(t, "range can't iterate over %s", tmpltext(t, v));
+		ttfail(t, "range can't iterate over %s", tttext(t, v));
 	if (was && v) {
-		items = tmplsorted(t, v);
+		items = ttsorted(t, v);
 		n = v->n;
 	}
 	*taken = n > 0;
@@ -2086,10 +2086,10 @@ tmplrange(struct tmpl *t, bool was, bool *taken)
 		t->trim = trim;
 		t->dot = n ? items[i] : NULL;
 		if (names == 2)
-			tmplassign(t, name[0], !n ? NULL : v->kind == Y_MAP ? tmplstr(t, ykey(items[i])) : ynewint(&t->d, (long long)i), set);
+			ttassign(t, name[0], !n ? NULL : v->kind == Y_MAP ? ttstr(t, ykey(items[i])) : ynewint(&t->d, (long long)i), set);
 		if (names)
-			tmplassign(t, name[names - 1], t->dot, set);
-		end = tmpllist(t);
+			ttassign(t, name[names - 1], t->dot, set);
+		end = ttlist(t);
 		t->nvars = vars;
 		if (t->jump == TBREAK)
 			n = 0;
@@ -2104,43 +2104,43 @@ tmplrange(struct tmpl *t, bool was, bool *taken)
 
 /* if, with, range and what follows up to their end */
 static void
-tmplcontrol(struct tmpl *t, char kw)
+ttcontrol(struct tt *t, char kw)
 {
 	const struct ynode *v, *dot = t->dot;
 	const char *name[2];
 	size_t vars = t->nvars, names;
 	bool was = t->exec, taken = false, set;
-	enum tmplend end;
+	enum ttend end;
 
-	tmplenter(t);
+	ttenter(t);
 	for (;;) {
 		t->exec = was && !taken && !t->jump;
 		if (kw == 'r') {
-			end = tmplrange(t, t->exec, &taken);
+			end = ttrange(t, t->exec, &taken);
 		} else {
 			if (kw != 'e') {
-				if ((names = tmpldecl(t, name, &set)) > 1)
-					tmplfail(t, "too many declarations in %s", kw == 'i' ? "if" : "with");
-				v = tmplpipe(t);
+				if ((names = ttdecl(t, name, &set)) > 1)
+					ttfail(t, "too many declarations in %s", kw == 'i' ? "if" : "with");
+				v = ttpipe(t);
 				if (names)
-					tmplassign(t, name[0], v, set);
-				t->exec = t->exec && tmpltrue(v);
+					ttassign(t, name[0], v, set);
+				t->exec = t->exec && tttrue(v);
 				if (kw == 'w')
 					t->dot = v;
 			}
-			tmplclose(t);
+			ttclose(t);
 			taken |= t->exec;
-			end = tmpllist(t);
+			end = ttlist(t);
 			t->dot = dot;
 		}
 		if (end == TEND)
 			break;
 		if (end == TEOF || kw == 'e')
-			tmplfail(t, end == TEOF ? "unexpected EOF" : "expected end; found {{else}}");
-		tmplskip(t);
-		kw = kw != 'r' && tmplword(t, "if") ? 'i' : kw != 'r' && tmplword(t, "with") ? 'w' : 'e';
+			ttfail(t, end == TEOF ? "unexpected EOF" : "expected end; found {{else}}");
+		ttskip(t);
+		kw = kw != 'r' && ttword(t, "if") ? 'i' : kw != 'r' && ttword(t, "with") ? 'w' : 'e';
 	}
-	tmplclose(t);
+	ttclose(t);
 	t->exec = was && !t->jump;
 	t->nvars = vars;
 	t->depth--;
@@ -2148,7 +2148,7 @@ tmplcontrol(struct tmpl *t, char kw)
 
 /* Text up to the next action, or to the end; false at the end. */
 static bool
-tmplplain(struct tmpl *t)
+ttplain(struct tt *t)
 {
 	const char *p = t->p, *end = strstr(p, "{{"), *stop = end ? end : p + strlen(p);
 	bool more = end, cut = more && end[2] == '-' && end[3] && strchr(" \t\r\n", end[3]);
@@ -2165,77 +2165,77 @@ tmplplain(struct tmpl *t)
 }
 
 /* Text and actions up to an else, an end, or the end of the text. */
-static enum tmplend
-tmpllist(struct tmpl *t)
+static enum ttend
+ttlist(struct tt *t)
 {
 	const struct ynode *v;
 	const char *name[2], *e;
 	size_t names;
 	bool set;
 
-	while (tmplplain(t)) {
-		tmplskip(t);
+	while (ttplain(t)) {
+		ttskip(t);
 		if (startswith(t->p, "/*")) {
 			if (!(e = strstr(t->p, "*/")))
-				tmplfail(t, "unclosed comment");
+				ttfail(t, "unclosed comment");
 			t->p = e + 2;
-			tmplclose(t);
-		} else if (tmplword(t, "if")) {
-			tmplcontrol(t, 'i');
-		} else if (tmplword(t, "with")) {
-			tmplcontrol(t, 'w');
-		} else if (tmplword(t, "range")) {
-			tmplcontrol(t, 'r');
-		} else if (tmplword(t, "end")) {
+			ttclose(t);
+		} else if (ttword(t, "if")) {
+			ttcontrol(t, 'i');
+		} else if (ttword(t, "with")) {
+			ttcontrol(t, 'w');
+		} else if (ttword(t, "range")) {
+			ttcontrol(t, 'r');
+		} else if (ttword(t, "end")) {
 			return TEND;
-		} else if (tmplword(t, "else")) {
+		} else if (ttword(t, "else")) {
 			return TELSE;
-		} else if (t->loops && (tmplword(t, "break") || tmplword(t, "continue"))) {
+		} else if (t->loops && (ttword(t, "break") || ttword(t, "continue"))) {
 			if (t->exec)
 				t->jump = t->p[-1] == 'k' ? TBREAK : TCONTINUE;
-			tmplclose(t);
+			ttclose(t);
 			t->exec = t->exec && !t->jump;
 		} else {
-			names = tmpldecl(t, name, &set);
-			v = tmplpipe(t);
-			tmplclose(t);
+			names = ttdecl(t, name, &set);
+			v = ttpipe(t);
+			ttclose(t);
 			if (names)
-				tmplassign(t, name[0], v, set);
+				ttassign(t, name[0], v, set);
 			else if (t->exec && (!v || v->kind == Y_NULL))
 				bufputs(&t->out, "<no value>");
 			else if (t->exec)
-				tmplprint(t, &t->out, v);
+				ttprint(t, &t->out, v);
 		}
 	}
 	return TEOF;
 }
 
 static void
-tmplpass(struct tmpl *t, bool exec)
+ttpass(struct tt *t, bool exec)
 {
-	enum tmplend end;
+	enum ttend end;
 
 	t->p = t->text;
 	t->dot = t->root;
 	t->exec = exec;
 	t->trim = false;
 	t->nvars = 0;
-	tmplassign(t, "", t->root, false);
-	if ((end = tmpllist(t)) != TEOF)
-		tmplfail(t, "unexpected {{%s}}", end == TEND ? "end" : "else");
+	ttassign(t, "", t->root, false);
+	if ((end = ttlist(t)) != TEOF)
+		ttfail(t, "unexpected {{%s}}", end == TEND ? "end" : "else");
 }
 
 /* Render text; what t says is set before. The result is in arena a; NULL on
  * failure, with t->err and t->syntax. */
 static const char *
-tmplrender(struct tmpl *t, struct yarena *a, const char *text)
+ttrender(struct tt *t, struct yarena *a, const char *text)
 {
 	t->text = text;
 	t->at = "";
 	t->result = NULL;
 	if (setjmp(t->env) == 0) {
-		tmplpass(t, false);
-		tmplpass(t, true);
+		ttpass(t, false);
+		ttpass(t, true);
 		t->result = ystrndup(a, t->out.s ? t->out.s : "", t->out.len);
 	}
 	buffree(&t->out);
@@ -2249,12 +2249,12 @@ tmplrender(struct tmpl *t, struct yarena *a, const char *text)
 static const char *
 expandmap(struct yarena *a, const char *text, const struct ynode *vars, const char *what)
 {
-	struct tmpl t = { .name = "", .root = vars };
+	struct tt t = { .name = "", .root = vars };
 	const char *r;
 
 	if (!strstr(text, "{{"))
 		return text;
-	if (!(r = tmplrender(&t, a, text))) {
+	if (!(r = ttrender(&t, a, text))) {
 		struct field f[] = { { "error", t.err }, { NULL, NULL } };
 		logline(WARN, f, keep("Couldn't process %s %s as a template", what, bq(text)));
 		r = text;
@@ -3169,7 +3169,7 @@ insttree(struct ydoc *d, const struct inst *in, bool go)
 	}
 	for (f = 0; f < NINSTFIELD; f++) {
 		v = instvalue(d, in, (enum instfield)f, conf);
-		if (go || instfields[f].always || tmpltrue(v))
+		if (go || instfields[f].always || tttrue(v))
 			(void)yput(d, m, go ? instfields[f].go : instfields[f].json, v);
 	}
 	return m;
@@ -3200,7 +3200,7 @@ goname(const char *key)
 /* A member of an instance in a template: Go's names of its keys, except below
  * the maps whose keys are the user's. */
 static const struct ynode *
-instmember(struct tmpl *t, const struct ynode *map, const char *name)
+instmember(struct tt *t, const struct ynode *map, const char *name)
 {
 	static const char *const freemaps[] = { "vmOpts", "osOpts", "param", "Param", "env", "hosts", "cpuType" };
 	const struct ynode *n;
@@ -3212,7 +3212,7 @@ instmember(struct tmpl *t, const struct ynode *map, const char *name)
 			return n;
 		if (strcmp(name, "Instance") == 0)
 			return map;
-		tmplfail(t, "can't evaluate field %s in type store.FormatData", name);
+		ttfail(t, "can't evaluate field %s in type store.FormatData", name);
 	}
 	for (n = map; n && n != t->root; n = n->parent)
 		for (i = 0; n->key && i < LEN(freemaps); i++)
@@ -3224,20 +3224,20 @@ instmember(struct tmpl *t, const struct ynode *map, const char *name)
 	/* a key nobody set is empty, a name that is none of a key is a mistake */
 	for (k = confkeys; k->path; k++)
 		if (!strchr(k->path, '.') && strcmp(goname(k->path), name) == 0)
-			return tmplstr(t, "");
+			return ttstr(t, "");
 	for (i = 0; i < LEN(laterkeys); i++)
 		if (strcmp(goname(laterkeys[i]), name) == 0)
 			return NULL;
 	if (map->parent == t->root)
-		tmplfail(t, "can't evaluate field %s in type *limatype.LimaYAML", name);
-	return tmplstr(t, "");
+		ttfail(t, "can't evaluate field %s in type *limatype.LimaYAML", name);
+	return ttstr(t, "");
 }
 
 /* Render the message of an instance; a template that is none makes it Broken. */
 static void
 instmessage(struct inst *in)
 {
-	struct tmpl t = { .name = "format", .member = instmember };
+	struct tt t = { .name = "format", .member = instmember };
 	const char *text = in->conf.message, *s = text;
 	struct ydoc d = { 0 };
 
@@ -3245,7 +3245,7 @@ instmessage(struct inst *in)
 		return;
 	if (strstr(text, "{{")) {
 		t.root = insttree(&d, in, true);
-		s = tmplrender(&t, &perm, text);
+		s = ttrender(&t, &perm, text);
 		yfree(&d);
 	}
 	if (!s) {
@@ -7470,13 +7470,13 @@ cmddelete(int argc, char *argv[])
 static void
 listtemplate(const struct inst *in, const char *fmt)
 {
-	struct tmpl t = { .name = "format", .member = instmember, .listfuncs = true };
+	struct tt t = { .name = "format", .member = instmember, .listfuncs = true };
 	struct yarena a = { 0 };
 	struct ydoc d = { 0 };
 	const char *s;
 
 	t.root = insttree(&d, in, true);
-	s = tmplrender(&t, &a, fmt);
+	s = ttrender(&t, &a, fmt);
 	yfree(&d);
 	if (!s)
 		die("%s%s", t.syntax ? "invalid go template: " : "", t.err);
