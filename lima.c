@@ -6741,10 +6741,45 @@ ready(const struct inst *in)
 /* Commands and flags are rows; parser, help and the edits of lima.yaml walk the
  * same rows.  A flag belongs to the commands whose bits it names. */
 
-enum {
-	GLOBAL = 1 << 0, CREATE = 1 << 1, START = 1 << 2, STOP = 1 << 3, SHELL = 1 << 4, LIST = 1 << 5,
-	DELETE = 1 << 6, VALIDATE = 1 << 7, INFO_ = 1 << 8, AGENT = 1 << 9, HELP = 1 << 10,
-};
+/* A bit for each command that has flags of its own. */
+#define B(n) (UINT64_C(1) << (n))
+#define GLOBAL    B(0)
+#define CREATE    B(1)
+#define START     B(2)
+#define STOP      B(3)
+#define SHELL     B(4)
+#define LIST      B(5)
+#define DELETE    B(6)
+#define VALIDATE  B(7)
+#define INFO_     B(8)
+#define AGENT     B(9)
+#define HELP      B(10)
+#define RESTART   B(11)
+#define EDIT      B(12)
+#define CLONE     B(13)         /* and rename */
+#define COPY      B(14)
+#define SHOWSSH   B(15)
+#define SNAPTAG   B(16)         /* snapshot create, apply, delete */
+#define SNAPLIST  B(17)
+#define TUNNEL    B(18)
+#define WATCH     B(19)
+#define AUTOSTART B(20)
+#define ATLOGIN   B(21)
+#define NETLIST   B(22)
+#define NETCREATE B(23)
+#define NETDELETE B(24)
+#define DISKCREATE B(25)
+#define DISKLIST  B(26)
+#define DISKDELETE B(27)
+#define DISKRESIZE B(28)
+#define PRUNE     B(29)
+#define TMPLCOPY  B(30)
+#define TMPLYQ    B(31)
+#define COMPLETE  B(32)
+#define SCREENSHOT B(33)
+#define USERNET   B(34)
+#define GENERATE  B(35)         /* generate-doc, generate-jsonschema, debug dns */
+#define NOFLAGS   B(63)         /* the global ones only */
 enum ftype { FBOOL, FSTR, FINT, FFLOAT, FDURATION };
 enum flagid {
 	FLOGLEVEL, FLOGFORMAT, FDEBUG, FTTY, FYES, FHELP, FVERSION,
@@ -6756,7 +6791,7 @@ static const struct flag {
 	const char *name;
 	char ch;
 	enum ftype type;
-	unsigned cmds;
+	uint64_t cmds;
 	const char *yaml, *fmt;         /* the edit of lima.yaml it is */
 	const char *help;
 } flags[] = {
@@ -6796,14 +6831,15 @@ _Static_assert(LEN(flags) == NFLAG, "a row for every flag");
 
 static struct { bool set, b; const char *s; long long n; } opt[NFLAG];
 
+/* A group is a row without run; its commands have its name before theirs. */
 struct cmd {
-	const char *name, *alias;
-	unsigned bit;
+	const char *name, *alias;       /* alias: words with a blank between them, or NULL */
+	uint64_t bit;
 	int min, max;                   /* arguments; max -1: any number */
 	const char *args, *help;        /* help NULL: hidden */
 	int (*run)(int argc, char *argv[]);
 };
-static const struct cmd *findcmd(const char *name);
+static const struct cmd *findcmd(const struct cmd *group, const char *name);
 
 static bool
 boolword(const char *s, bool *out)
@@ -6871,7 +6907,7 @@ setflag(enum flagid id, const char *val)
 }
 
 static int
-flagbyname(const char *name, size_t len, unsigned cmds)
+flagbyname(const char *name, size_t len, uint64_t cmds)
 {
 	int i;
 
@@ -6883,7 +6919,7 @@ flagbyname(const char *name, size_t len, unsigned cmds)
 
 /* Parse one flag word; the number of words it took. */
 static int
-parseflag(char *argv[], unsigned cmds)
+parseflag(char *argv[], uint64_t cmds)
 {
 	const char *w = argv[0], *eq;
 	int id, i;
@@ -6931,15 +6967,21 @@ static _Noreturn void unknowncmd(const char *name);
 static const struct cmd *
 parseargs(int *argc, char *argv[])
 {
-	const struct cmd *c = NULL;
+	const struct cmd *c = NULL, *sub;
 	int i = 0, n = 0;
 
 	while (i < *argc) {
 		if (argv[i][0] == '-' && argv[i][1] && strcmp(argv[i], "--") != 0) {
-			i += parseflag(argv + i, GLOBAL | (c ? c->bit : (unsigned)HELP));
+			i += parseflag(argv + i, GLOBAL | (c ? c->bit : HELP));
 		} else if (!c) {
-			if (!(c = findcmd(argv[i])))
+			if (!(c = findcmd(NULL, argv[i])))
 				unknowncmd(argv[i]);
+			i++;
+		} else if (!c->run) {
+			/* a word that is no command of the group: the group's help */
+			if (!(sub = findcmd(c, argv[i])))
+				break;
+			c = sub;
 			i++;
 		} else if (strcmp(argv[i], "--") == 0) {
 			/* shell drops one -- itself when it stands after the instance */
@@ -6947,7 +6989,7 @@ parseargs(int *argc, char *argv[])
 				argv[n++] = argv[i];
 		} else {
 			argv[n++] = argv[i++];
-			if (c->bit == SHELL)    /* the rest is the command */
+			if (c->bit == SHELL || c->bit == TUNNEL)        /* the rest is the command */
 				while (i < *argc)
 					argv[n++] = argv[i++];
 		}
@@ -7877,28 +7919,38 @@ static const struct cmd cmds[] = {
 	{ "stop",      NULL,     STOP,     0, 1,  "[NAME]",                "shut an instance down", cmdstop },
 	{ "shell",     NULL,     SHELL,    0, -1, "NAME [COMMAND...]",     "run a shell or a command in an instance", cmdshell },
 	{ "list",      "ls",     LIST,     0, -1, "[NAME...]",             "list instances", cmdlist },
-	{ "delete",    "rm",     DELETE,   1, -1, "NAME...",               "delete instances", cmddelete },
+	{ "delete",    "remove rm", DELETE,   1, -1, "NAME...",               "delete instances", cmddelete },
 	{ "validate",  NULL,     VALIDATE, 1, -1, "FILE.yaml...",          "check templates", cmdvalidate },
 	{ "info",      NULL,     INFO_,    0, 0,  "",                      "show what this program and host have", cmdinfo },
-	{ "help",      NULL,     HELP,     0, 1,  "[COMMAND]",             "help for a command", cmdhelp },
+	{ "help",      NULL,     HELP,     0, 2,  "[COMMAND]",             "help for a command", cmdhelp },
 	{ "hostagent", NULL,     AGENT,    1, 1,  "NAME",                  NULL, cmdhostagent },
 };
 
+/* A command by its name or an alias: of a group, or (NULL) of limactl. */
 static const struct cmd *
-findcmd(const char *name)
+findcmd(const struct cmd *group, const char *word)
 {
-	size_t i;
+	size_t i, k, n = group ? strlen(group->name) : 0;
+	const char *name, *p;
 
-	if (strcmp(name, "remove") == 0)
-		name = "delete";
-	for (i = 0; i < LEN(cmds); i++)
-		if (strcmp(cmds[i].name, name) == 0 || (cmds[i].alias && strcmp(cmds[i].alias, name) == 0))
+	for (i = 0; i < LEN(cmds); i++) {
+		name = cmds[i].name;
+		if (group && (!startswith(name, group->name) || name[n] != ' '))
+			continue;
+		name += group ? n + 1 : 0;
+		if (strcmp(name, word) == 0)
 			return &cmds[i];
+		for (p = cmds[i].alias; p && (group || !strchr(name, ' ')); p = p[k] ? p + k + 1 : NULL) {
+			k = strcspn(p, " ");
+			if (strlen(word) == k && strncmp(p, word, k) == 0)
+				return &cmds[i];
+		}
+	}
 	return NULL;
 }
 
 static void
-printflags(unsigned bits)
+printflags(uint64_t bits)
 {
 	int i;
 
@@ -7907,26 +7959,46 @@ printflags(unsigned bits)
 			printf("  %s --%-16s %s\n", flags[i].ch ? keep("-%c,", flags[i].ch) : "   ", flags[i].name, flags[i].help);
 }
 
-/* limactl --help, or the help of one command. */
+/* The visible commands of a group, or (NULL) of limactl, a line each. */
+static void
+printcmds(const struct cmd *group)
+{
+	size_t i, n = group ? strlen(group->name) + 1 : 0;
+
+	for (i = 0; i < LEN(cmds); i++)
+		if (cmds[i].help && (group ? startswith(cmds[i].name, group->name) && cmds[i].name[n - 1] == ' ' : !strchr(cmds[i].name, ' ')))
+			printf("  %-14s %s\n", cmds[i].name + n, cmds[i].help);
+}
+
+static const char *
+useline(const struct cmd *c)
+{
+	return keep("limactl %s%s%s%s", c->name, c->run ? "" : " COMMAND", *c->args ? " " : "", c->args);
+}
+
+/* limactl --help, or the help of one command or group. */
 static void
 usage(const struct cmd *c)
 {
-	size_t i;
-
-	if (c) {
-		printf("%s\n\nUsage:\n  limactl %s %s [flags]\n\nFlags:\n", c->help ? c->help : "for internal use", c->name, c->args);
-		printflags(c->bit);
-		puts("\nGlobal flags:");
-		printflags(GLOBAL);
+	if (!c) {
+		puts("limactl: Linux virtual machines\n\nUsage:\n  limactl [flags] COMMAND\n\nCommands:");
+		printcmds(NULL);
+		puts("\nFlags:");
+		printflags(GLOBAL|HELP);
+		puts("\n`limactl COMMAND --help` tells more about a command; limactl(1) tells all.");
 		return;
 	}
-	puts("limactl: Linux virtual machines\n\nUsage:\n  limactl [flags] COMMAND\n\nCommands:");
-	for (i = 0; i < LEN(cmds); i++)
-		if (cmds[i].help)
-			printf("  %-10s %s\n", cmds[i].name, cmds[i].help);
+	printf("%s\n\nUsage:\n  %s [flags]\n", c->help ? c->help : "for internal use", useline(c));
+	if (c->alias)
+		printf("\nAlso called:\n  %s\n", c->alias);
+	if (!c->run) {
+		puts("\nCommands:");
+		printcmds(c);
+	}
 	puts("\nFlags:");
-	printflags(GLOBAL|HELP);
-	puts("\n`limactl COMMAND --help` tells more about a command; limactl(1) tells all.");
+	printflags(c->bit);
+	puts("\nGlobal flags:");
+	printflags(GLOBAL);
 }
 
 /* Edit distance of at most 2, or one is the head of the other. */
@@ -7962,7 +8034,7 @@ unknowncmd(const char *name)
 	size_t i;
 
 	for (i = 0; i < LEN(cmds); i++)
-		if (cmds[i].help && (similar(name, cmds[i].name) || (strcmp(name, "ssh") == 0 && cmds[i].bit == SHELL)))
+		if (cmds[i].help && !strchr(cmds[i].name, ' ') && (similar(name, cmds[i].name) || (strcmp(name, "ssh") == 0 && cmds[i].bit == SHELL)))
 			bufprintf(&b, "%s\n\t%s", b.len ? "" : "\n\nDid you mean this?", cmds[i].name);
 	die("unknown command \"%s\" for \"limactl\"%s", name, b.s ? b.s : "");
 }
@@ -7970,10 +8042,12 @@ unknowncmd(const char *name)
 static int
 cmdhelp(int argc, char *argv[])
 {
-	const struct cmd *c = argc ? findcmd(argv[0]) : NULL;
+	const struct cmd *c = argc ? findcmd(NULL, argv[0]) : NULL, *sub;
 
 	if (argc && !c)
 		unknowncmd(argv[0]);
+	if (argc > 1 && !c->run && (sub = findcmd(c, argv[1])))
+		c = sub;
 	usage(c);
 	return 0;
 }
@@ -7991,11 +8065,17 @@ checkargc(const struct cmd *c, int argc, char *argv[])
 		why = keep("requires at least %d arg(s), only received %d", c->min, argc);
 	else if (c->max >= 0 && c->min == c->max && argc != c->min)
 		why = keep("accepts %d arg(s), received %d", c->min, argc);
+	else if (c->max >= 0 && argc > c->max && c->min)
+		why = keep("accepts between %d and %d arg(s), received %d", c->min, c->max, argc);
 	else if (c->max >= 0 && argc > c->max)
 		why = keep("accepts at most %d arg(s), received %d", c->max, argc);
+	else if (c->max >= 0 && argc < c->min)
+		why = keep("accepts between %d and %d arg(s), received %d", c->min, c->max, argc);
+	if (why && (startswith(c->name, "snapshot ") || c->bit == USERNET))
+		die("%s", why);
 	if (why)
-		die("`limactl %s` %s.\nSee `limactl %s --help`.\n\nUsage:  limactl %s %s [flags]\n\n%s",
-		    c->name, why, c->name, c->name, c->args, c->help ? c->help : "");
+		die("`limactl %s` %s.\nSee `limactl %s --help`.\n\nUsage:  %s [flags]\n\n%s",
+		    c->name, why, c->name, useline(c), c->help ? c->help : "");
 }
 
 /* Started as lima or TOOL.lima: the words of the limactl call it stands for. */
@@ -8085,7 +8165,7 @@ main(int argc, char *argv[])
 	r = 0;
 	if (opt[FVERSION].b)
 		puts("limactl version " FAKEVERSION);
-	else if (!c || opt[FHELP].b)
+	else if (!c || !c->run || opt[FHELP].b)
 		usage(c);
 	else {
 		checkargc(c, argc, argv);
