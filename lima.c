@@ -568,6 +568,18 @@ arg(struct args *a, const char *fmt, ...)
 	a->v[a->n] = NULL;
 }
 
+/* Words separated by one blank each. */
+static void
+argwords(struct args *a, const char *words)
+{
+	size_t n;
+
+	for (; *words; words += n + (words[n] == ' ')) {
+		n = strcspn(words, " ");
+		arg(a, "%.*s", (int)n, words);
+	}
+}
+
 static void
 argsfree(struct args *a)
 {
@@ -1074,22 +1086,32 @@ runordie(char *const argv[], const char *dir, const char *package)
 	buffree(&b);
 }
 
+/* The first executable file of that name in a colon list of directories, or NULL. */
+static const char *
+findin(const char *path, const char *name)
+{
+	const char *p, *end;
+	struct stat st;
+	char *full;
+
+	for (p = path; p; p = *end ? end + 1 : NULL) {
+		end = p + strcspn(p, ":");
+		full = keep("%.*s/%s", (int)(end - p), p, name);
+		if (access(full, X_OK) == 0 && stat(full, &st) == 0 && S_ISREG(st.st_mode))
+			return full;
+	}
+	return NULL;
+}
+
 /* The path of a program in PATH, or NULL. */
 static const char *
 findprog(const char *name)
 {
-	const char *path = getenv("PATH"), *p, *end;
-	char *full;
+	const char *path = getenv("PATH");
 
 	if (strchr(name, '/'))
 		return access(name, X_OK) == 0 ? name : NULL;
-	for (p = path && *path ? path : "/usr/bin:/bin"; p; p = *end ? end + 1 : NULL) {
-		end = p + strcspn(p, ":");
-		full = keep("%.*s/%s", (int)(end - p), p, name);
-		if (access(full, X_OK) == 0)
-			return full;
-	}
-	return NULL;
+	return findin(path && *path ? path : "/usr/bin:/bin", name);
 }
 
 static void
@@ -1311,6 +1333,53 @@ selfpath(void)
 		die("readlink /proc/self/exe:");
 	path[n] = '\0';
 	return keep("%s", path);
+}
+
+/* A path without its last component; NULL when there is none. */
+static const char *
+parentdir(const char *path)
+{
+	const char *p = path ? strrchr(path, '/') : NULL;
+
+	return p ? keep("%.*s", (int)(p - path), path) : NULL;
+}
+
+/* The directory of limactl: 0, as it was called, links kept; 1, as it is.  NULL
+ * when that is unknown. */
+static const char *
+owndir(int which)
+{
+	const char *p = which ? selfpath() : host.argv0;
+	char *cwd;
+
+	if (p && !strchr(p, '/'))
+		p = findprog(p);
+	if (!p || *p == '/')
+		return parentdir(p);
+	cwd = realpath(".", NULL);
+	p = keep("%s/%s", cwd ? cwd : "", startswith(p, "./") ? p + 2 : p);
+	free(cwd);
+	return parentdir(p);
+}
+
+/* Where plugins are looked for: limactl's own directories, PATH, and libexec. */
+static const char *
+pluginpath(void)
+{
+	const char *path = getenv("PATH"), *dir, *prefix;
+	struct buf b = { 0 };
+	int i;
+
+	for (i = 0; i < 2; i++)
+		if ((dir = owndir(i)))
+			bufprintf(&b, "%s:", dir);
+	bufputs(&b, path && *path ? path : "/usr/bin:/bin");
+	for (i = 0; i < 2; i++)
+		if ((prefix = parentdir(owndir(i))))
+			bufprintf(&b, ":%s/libexec/lima:%s/lib/lima", prefix, prefix);
+	dir = keep("%s", b.s);
+	buffree(&b);
+	return dir;
 }
 
 /* LIMA_HOME below which instances and _config live, made when missing. */
@@ -3425,6 +3494,24 @@ syncfile(const char *path)
 	return r;
 }
 
+/* Why curl or wget ended so, and what is meant by it. */
+static const char *
+whyfetch(const char *prog, int st)
+{
+	static const struct { int curl, wget; const char *say; } t[] = {
+		{ 6, -1, "the host's name does not resolve" }, { 7, -1, "cannot connect" },
+		{ 18, -1, "the answer was cut" }, { 22, 8, "the server refuses" }, { 23, 3, "cannot write it to the disk" },
+		{ 28, -1, "timed out" }, { 35, 5, "TLS failed" }, { 60, -1, "the server's certificate is not trusted" },
+		{ 47, -1, "too many redirects" }, { -1, 4, "the network failed" },
+	};
+	size_t i;
+
+	for (i = 0; st != -1 && WIFEXITED(st) && i < LEN(t); i++)
+		if (WEXITSTATUS(st) == (*prog == 'c' ? t[i].curl : t[i].wget))
+			return t[i].say;
+	return keep("%s %s", prog, ended(st));
+}
+
 /* Download url into path with curl or wget, resuming what is there.  Reports. */
 static int
 fetch(const char *url, const char *path, const char *headers)
@@ -3439,31 +3526,14 @@ fetch(const char *url, const char *path, const char *headers)
 		warn("%s: neither curl nor wget found in PATH; install curl", url);
 		return -1;
 	}
+	/* no --retry: it would also retry a name that does not resolve */
 	if (curl) {
-		/* no --retry: it would also retry a name that does not resolve */
-		arg(&a, "curl");
-		arg(&a, "-fL%s", msg.tty ? "#" : "sS");
-		arg(&a, "-C");
-		arg(&a, "-");
-		arg(&a, "--connect-timeout");
-		arg(&a, "15");
-		arg(&a, "--speed-limit");
-		arg(&a, "1");
-		arg(&a, "--speed-time");
-		arg(&a, "60");
-		arg(&a, "-D");
+		argwords(&a, "curl -fLg --proto-redir =http,https -C - --connect-timeout 15 --speed-limit 1 --speed-time 60 -D");
 		arg(&a, "%s", headers);
+		arg(&a, msg.tty ? "-#" : "-sS");
 		arg(&a, "-o");
-	} else {
-		arg(&a, "wget");
-		arg(&a, msg.tty ? "-q" : "-nv");
-		arg(&a, "-c");
-		arg(&a, "-T");
-		arg(&a, "60");
-		arg(&a, "-t");
-		arg(&a, "1");
-		arg(&a, "-O");
-	}
+	} else
+		argwords(&a, msg.tty ? "wget -q -c -T 60 -t 1 -O" : "wget -nv -c -T 60 -t 1 -O");
 	arg(&a, "%s", path);
 	arg(&a, "--");
 	arg(&a, "%s", url);
@@ -3473,12 +3543,63 @@ fetch(const char *url, const char *path, const char *headers)
 	st = pid < 0 ? -1 : waitchild(pid);
 	if (gotsig)
 		die("interrupted while downloading %s; the next try goes on where this one stopped", url);
-	if (curl && WIFEXITED(st) && WEXITSTATUS(st) == 6)
-		warn("failed to download %s: the host's name does not resolve", bq(url));
-	else if (st != 0)
-		warn("failed to download %s: %s %s", bq(url), a.v[0], ended(st));
+	if (st != 0)
+		warn("failed to download %s: %s", bq(url), whyfetch(a.v[0], st));
 	argsfree(&a);
 	return st == 0 ? 0 : -1;
+}
+
+/* A small text by http(s) appended to b, at most max bytes.  The HTTP status;
+ * -1 when there is no whole answer (reported).  auth: an Authorization header
+ * or NULL; it is told through a file, for everybody may read command lines. */
+static int
+httpget(const char *url, const char *auth, struct buf *b, size_t max)
+{
+	struct args a = { 0 };
+	struct buf conf = { 0 };
+	bool curl = findprog("curl") != NULL;
+	struct job j = { .fd = { NOFD, -1, NOFD } };
+	int p[2], st, code = -1, r;
+	long long n;
+	pid_t pid;
+	char *nl;
+
+	if (!curl && !findprog("wget")) {
+		warn("%s: neither curl nor wget found in PATH; install curl", url);
+		return -1;
+	}
+	argwords(&a, curl ? "curl -sLg -m 120 --connect-timeout 15 --proto-redir =http,https -w \n%{http_code} -K /proc/self/fd/3 --" :
+	    "wget -q -T 60 -t 1 --config=/proc/self/fd/3 -O - --");
+	arg(&a, "%s", url);
+	if (auth)
+		bufprintf(&conf, curl ? "header = \"Authorization: %s\"\n" : "header = Authorization: %s\n", auth);
+	if ((j.pass = memfd_create("config", MFD_CLOEXEC)) < 0 || writeall(j.pass, conf.s ? conf.s : "", conf.len) < 0 ||
+	    lseek(j.pass, 0, SEEK_SET) < 0 || cloexecpipe(p) < 0)
+		die("memfd_create:");
+	j.argv = a.v;
+	j.fd[1] = p[1];
+	pid = spawn(&j);
+	close(p[1]);
+	close(j.pass);
+	r = pid > 0 ? readall(p[0], b, max + 16) : 0;
+	close(p[0]);            /* it may still write */
+	st = pid < 0 ? -1 : waitchild(pid);
+	if (gotsig)
+		die("interrupted");
+	if (r < 0)
+		warn("failed to read %s: it is larger than %s", bq(url), printsize((long long)max));
+	else if (!curl && st != -1 && WIFEXITED(st) && (WEXITSTATUS(st) == 0 || WEXITSTATUS(st) == 8))
+		code = WEXITSTATUS(st) ? 404 : 200;     /* wget does not tell which error */
+	else if (st != 0)
+		warn("failed to read %s: %s", bq(url), whyfetch(a.v[0], st));
+	else if ((nl = memrchr(b->s, '\n', b->len)) && parsenum(nl + 1, 100, 999, &n) == 0) {
+		b->len = (size_t)(nl - b->s);   /* -w put it behind the text */
+		*nl = '\0';
+		code = (int)n;
+	}
+	argsfree(&a);
+	buffree(&conf);
+	return code;
 }
 
 /* The last value of a header in a curl -D file, "" when absent. */
@@ -3948,34 +4069,23 @@ preparedisk(const struct conf *c, const char *dir)
 
 /* A template as it was found: text, and the name an instance of it gets. */
 struct template {
-	const char *text, *name, *from;
+	const char *text, *name;
+	const char *from;               /* the locator it was read from in the end */
 };
+enum { templatemax = 4 << 20 };         /* bytes, spec/config.md 7.1 */
 
-/* PREFIX/share/lima of a program PREFIX/bin/NAME; NULL when it holds nothing. */
+/* PREFIX/share/lima; NULL when it holds nothing. */
 static const char *
-sharedir(const char *prog)
+sharedir(const char *prefix)
 {
-	const char *p = prog && !strchr(prog, '/') ? findprog(prog) : prog, *dir;
-	char *s, *e, *cwd;
-	DIR *dp;
+	const char *dir = keep("%s/share/lima", prefix ? prefix : "");
+	DIR *dp = prefix ? opendir(dir) : NULL;
 	int n = 0;
 
-	if (!p)
-		return NULL;
-	cwd = *p == '/' ? NULL : realpath(".", NULL);
-	s = keep("%s%s%s", cwd ? cwd : "", cwd ? "/" : "", startswith(p, "./") ? p + 2 : p);
-	free(cwd);
-	if (!(e = strrchr(s, '/')))
-		return NULL;
-	*e = '\0';
-	if (!(e = strrchr(s, '/')))
-		return NULL;
-	*e = '\0';
-	if (!(dp = opendir(dir = keep("%s/share/lima", s))))
-		return NULL;
-	while (readdir(dp))
+	while (dp && readdir(dp))
 		n++;            /* . and .. are always there */
-	closedir(dp);
+	if (dp)
+		closedir(dp);
 	return n > 2 ? dir : NULL;
 }
 
@@ -3997,9 +4107,9 @@ templatedirs(bool *inside)
 	if (!*inside)
 		return s;
 	s.v[s.n++] = keep("%s/_templates", host.limahome);
-	if ((a = sharedir(host.argv0)))
+	if ((a = sharedir(parentdir(owndir(0)))))
 		s.v[s.n++] = keep("%s/templates", a);
-	if ((b = sharedir(selfpath())) && (!a || strcmp(a, b) != 0))
+	if ((b = sharedir(parentdir(owndir(1)))) && (!a || strcmp(a, b) != 0))
 		s.v[s.n++] = keep("%s/templates", b);
 	return s;
 }
@@ -4260,57 +4370,402 @@ nameoffile(const char *path)
 	return s;
 }
 
-/* Read a template from a locator (spec/cli.md 6.1). */
-static struct template
-readtemplate(const char *loc)
+/* The scheme of a locator: the length of what stands before the colon, 0 when
+ * it has none.  One letter is none, for drives of other systems look so. */
+static size_t
+schemelen(const char *loc)
 {
+	size_t n = strspn(loc, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+.-");
+
+	return n > 1 && loc[n] == ':' && isalpha((unsigned char)*loc) ? n : 0;
+}
+
+/* A slash path without . and .. and empty components; NULL when it climbs out. */
+static const char *
+cleanpath(const char *path)
+{
+	char *s = keep("%s", path), *w, *e;
+	struct buf b = { 0 };
+	const char *r;
+
+	while ((w = strsep(&s, "/"))) {
+		if (!*w || strcmp(w, ".") == 0)
+			continue;
+		if (strcmp(w, "..") != 0) {
+			bufprintf(&b, "%s%s", b.len ? "/" : "", w);
+			continue;
+		}
+		if (!b.len) {
+			buffree(&b);
+			return NULL;
+		}
+		e = strrchr(b.s, '/');
+		b.len = e ? (size_t)(e - b.s) : 0;
+		b.s[b.len] = '\0';
+	}
+	r = keep("%s", b.s ? b.s : "");
+	buffree(&b);
+	return r;
+}
+
+static const char *
+githubdefault(const char *org, const char *repo)
+{
+	const char *tok = getenv("GH_TOKEN"), *url = keep("https://api.github.com/repos/%s/%s", org, repo), *branch = NULL;
+	struct buf b = { 0 };
+	struct ydoc d = { 0 };
+	struct ynode *n;
+	int code;
+
+	if (!tok || !*tok)
+		tok = getenv("GITHUB_TOKEN");
+	if (tok && tok[strspn(tok, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.=")])
+		die("GH_TOKEN and GITHUB_TOKEN must not contain blanks or special characters");
+	code = httpget(url, tok && *tok ? keep("token %s", tok) : NULL, &b, 1 << 20);
+	if (code == 200 && yparsejson(&d, b.s, b.len) == 0 && (n = ypath(d.root, "default_branch")) && n->kind == Y_STR && *n->s)
+		branch = keep("%s", n->s);
+	yfree(&d);
+	buffree(&b);
+	if (!branch && code > 0)
+		die("cannot find the default branch of `github:%s/%s`: %s says status %d", org, repo, url, code);
+	if (!branch)
+		die("cannot find the default branch of `github:%s/%s`; name one with @BRANCH", org, repo);
+	return branch;
+}
+
+/* What github:ORG[/REPO][/PATH][@BRANCH] stands for: the address of the file
+ * there, or what a redirect of the organisation says (spec/cli.md 6.4). */
+static const char *
+github(const char *loc)
+{
+	char *rest = keep("%s", strchr(loc, ':') + 1), *branch = strchr(rest, '@'), *org, *repo, *path;
+	const char *last, *file, *ref, *url, *text, *dir, *to;
+	struct buf b = { 0 };
+	int code;
+
+	if (branch)
+		*branch++ = '\0';
+	if (branch && !*branch)
+		branch = NULL;
+	org = strsep(&rest, "/");
+	repo = rest ? strsep(&rest, "/") : NULL;
+	if (!repo || !*repo)
+		repo = org;
+	path = rest ? rest : keep("%s", "");
+	if (!*org)
+		die("github: URL must contain at least an ORG, got %s", bq(loc));
+	last = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+	if (!*last)
+		file = keep("%s.lima.yaml", path);
+	else
+		file = strchr(last + 1, '.') ? path : keep("%s.yaml", path);
+	if (!(file = cleanpath(file)) || strcmp(repo, "..") == 0 || strcmp(repo, ".") == 0 || strcmp(org, "..") == 0 ||
+	    (branch && !cleanpath(branch)))
+		die("locator %s escapes the repository", bq(loc));
+	ref = branch ? branch : githubdefault(org, repo);
+	url = keep("https://raw.githubusercontent.com/%s/%s/%s/%s", org, repo, ref, file);
+	if (!endswith(file, ".yaml") && !endswith(file, ".yml"))
+		return url;
+	code = httpget(url, NULL, &b, 4 << 20);
+	if (code == 404 && branch && strcmp(org, repo) == 0) {
+		b.len = 0;
+		url = keep("https://raw.githubusercontent.com/%s/%s/%s/%s", org, repo, githubdefault(org, repo), file);
+		if ((code = httpget(url, NULL, &b, 4 << 20)) == 200 && !startswith(b.s, "github:"))
+			code = 404;     /* only a redirect counts there */
+	}
+	if (code != 200)
+		die(code > 0 ? "file %s not found or inaccessible: status %d" : "file %s not found or inaccessible", bq(url), code);
+	text = keep("%.*s", b.len < 1024 ? (int)b.len : 1024, b.s);
+	buffree(&b);
+	if (strcmp(org, repo) == 0 && startswith(text, "github:")) {
+		to = keep("%.*s", (int)strcspn(text, "\r\n"), text);
+		if (!startswith(to, keep("github:%s/", org)))
+			die("redirect %s is not a `github:%s` URL (from %s)", bq(to), org, bq(url));
+		if (strchr(to, '@'))
+			die("redirect %s must not include a branch/tag/sha (from %s)", bq(to), bq(url));
+		return branch ? keep("%s@%s", to, branch) : to;
+	}
+	if (!*text || strpbrk(text, "\n :"))
+		return url;
+	/* one word: what git makes of a symbolic link */
+	dir = parentdir(file);
+	if (*text == '/' || !(to = cleanpath(keep("%s/%s", dir ? dir : "", text))))
+		die("symlink target %s in %s escapes the repository", bq(text), bq(url));
+	return keep("%.*s%s", (int)(strlen(url) - strlen(file)), url, to);
+}
+
+/* What the program limactl-url-SCHEME makes of a locator; NULL without one. */
+static const char *
+urlplugin(const char *loc, size_t n)
+{
+	const char *prog = findin(pluginpath(), keep("limactl-url-%.*s", (int)n, loc)), *r;
+	struct args a = { 0 };
+	struct buf out = { 0 }, err = { 0 };
+	int fd, st;
+
+	if (!prog)
+		return NULL;
+	if ((fd = memfd_create("stderr", MFD_CLOEXEC)) < 0)
+		die("memfd_create:");
+	arg(&a, "%s", prog);
+	arg(&a, "%s", loc + n + 1);
+	st = runto(a.v, NULL, &out, fd);
+	if (gotsig)
+		die("interrupted");
+	if (st != 0) {
+		(void)lseek(fd, 0, SEEK_SET);
+		(void)readall(fd, &err, 1 << 16);
+		die("command `%s %s` failed: %s", prog, loc + n + 1, err.s && *chomp(err.s) ? err.s : ended(st));
+	}
+	close(fd);
+	argsfree(&a);
+	r = chomp(keep("%s", out.s));
+	buffree(&out);
+	return r + strspn(r, " \t\r\n");
+}
+
+/* What a locator stands for when its scheme is not one that is read: plugins,
+ * github: and the old spelling of template:, repeated until nothing changes. */
+static const char *
+locate(const char *loc)
+{
+	const char *seen[64], *first = loc, *to;
+	bool hub = false;
+	size_t n, i, k;
+
+	for (i = 0; ; i++, loc = to) {
+		n = schemelen(loc);
+		if (startswith(loc, "template://")) {
+			to = keep("template:%s", loc + 11);
+			warn("Template locator %s should be written %s since Lima v2.0", bq(loc), bq(to));
+		} else if (!n || startswith(loc, "template:")) {
+			to = NULL;
+		} else if (startswith(loc, "github:")) {
+			if (!hub)
+				warn("The github: scheme is still EXPERIMENTAL");
+			hub = true;
+			to = github(loc);
+		} else if ((to = urlplugin(loc, n)) && strcmp(to, loc) == 0)
+			to = NULL;
+		if (!to)
+			return loc;
+		debug("Locator %s replaced with %s", bq(loc), bq(to));
+		seen[i] = loc;
+		for (k = 0; k <= i; k++)
+			if (i == LEN(seen) - 1 || strcmp(seen[k], to) == 0)
+				die("custom locator %s has a redirect loop", bq(first));
+	}
+}
+
+/* The length of the suffix that makes a locator an image, 0 when it is none. */
+static size_t
+imagesuffix(const char *s)
+{
+	static const char *const ext[] = { ".img", ".qcow2", ".raw", ".iso", ".ipsw" };
+	static const char *const packed[] = { "", ".gz", ".xz", ".bz2", ".zstd" };
+	const char *e;
+	size_t i, k;
+
+	for (i = 0; i < LEN(ext); i++)
+		for (k = 0; k < LEN(packed); k++)
+			if (endswith(s, e = keep("%s%s", ext[i], packed[k])))
+				return strlen(e);
+	return 0;
+}
+
+static bool
+wordchar(int c)
+{
+	return isalnum((unsigned char)c) || c == '_';
+}
+
+/* Remove each [-_.]WORD that ends at the end of a word. */
+static void
+dropword(char *s, const char *word)
+{
+	size_t n = strlen(word);
+	char *p = s;
+
+	while ((p = strstr(p, word)))
+		if (p > s && strchr("-_.", p[-1]) && !wordchar(p[n])) {
+			memmove(p - 1, p + n, strlen(p + n) + 1);
+			p--;
+		} else
+			p++;
+}
+
+/* Remove dates: [-_.]20dddddd, and a number behind it. */
+static void
+dropdates(char *s)
+{
+	size_t n, k;
+	char *p;
+
+	for (p = s; *p; p++) {
+		if (!strchr("-_.", *p) || strncmp(p + 1, "20", 2) != 0 || strspn(p + 1, "0123456789") < 8)
+			continue;
+		n = 9;
+		k = p[n] && strchr("-_.", p[n]) ? strspn(p + n + 1, "0123456789") : 0;
+		if (k && !wordchar(p[n + 1 + k]))
+			n += k + 1;
+		else if (wordchar(p[n]))
+			continue;
+		memmove(p, p + n, strlen(p + n) + 1);
+		p--;
+	}
+}
+
+/* The architecture that an image's address names as a word of its own, the
+ * first one; NULL when none. */
+static const struct arch *
+imagearch(const char *loc)
+{
+	const struct arch *ar;
+	const char *p;
+	size_t n, i, k;
+
+	for (p = loc; *p; p += n ? n : 1) {
+		for (n = 0; wordchar(p[n]); n++)
+			;
+		for (i = 0; i < LEN(archs); i++)
+			for (ar = &archs[i], k = 0; k < 2; k++) {
+				const char *w = k ? ar->other : ar->name;
+				if (strlen(w) == n && strncmp(w, p, n) == 0)
+					return ar;
+			}
+	}
+	return NULL;
+}
+
+/* The instance name out of an image's address (spec/config.md 9.6). */
+static const char *
+imagename(const char *loc, const struct arch *ar)
+{
+	static const char *const tags[] = {
+		"base", "basic", "cloud", "cloudimg", "cloudinit", "current", "daily", "default", "generic", "genericcloud",
+		"kvm", "latest", "linux", "minimal", "openstack", "release", "restore", "server", "std", "stream", "uefi", "vm",
+	};
+	const char *base = strrchr(loc, '/');
+	char *s = keep("%s", base ? base + 1 : loc), *p, *q;
+	size_t i, n;
+
+	for (p = s; *p; p++)
+		*p = (char)tolower((unsigned char)*p);
+	s[strlen(s) - imagesuffix(s)] = '\0';
+	s += startswith(s, "nocloud_") ? 8 : 0;
+	for (i = 0; i < LEN(tags); i++)
+		dropword(s, tags[i]);
+	if ((p = strstr(s, "arm64-aarch64")))
+		memmove(p + 5, p + 13, strlen(p + 13) + 1);
+	if (strcmp(ar->name, host.arch) == 0)
+		dropword(s, ar->name);
+	dropdates(s);
+	if (startswith(s, "arch") && !wordchar(s[4]))
+		s = keep("archlinux%s", s + 4);
+	for (p = s; (p = strchr(p, '-')); p++) {        /* rocky-8-8.10 */
+		n = strspn(p + 1, "0123456789");
+		q = p + 1 + n;
+		if (n && *q == '-' && strncmp(q + 1, p + 1, n) == 0 && q[1 + n] == '.') {
+			memmove(p, q, strlen(q) + 1);
+			break;
+		}
+	}
+	return s;
+}
+
+/* The template of a mere image. */
+static struct template
+imagetemplate(const char *loc, const char *name)
+{
+	const struct arch *ar = imagearch(loc);
 	struct template t = { .from = loc };
 	struct buf b = { 0 };
-	const char *path = loc;
+	const char *e, *os = strstr(loc, "FreeBSD") ? "FreeBSD" : strstr(loc, "macOS") || strstr(loc, ".ipsw") ? "Darwin" : "Linux";
+	char *cwd;
 
-	if (startswith(loc, "template://")) {
-		warn("Template locator %s should be written %s since Lima v2.0", bq(loc), bq(keep("template:%s", loc + 11)));
-		path = loc = keep("template:%s", loc + 11);
+	if (!ar) {
+		ar = archbyname(host.arch);
+		warn("cannot determine image arch from URL %s; assuming %s", bq(loc), bq(ar->name));
 	}
-	if (startswith(loc, "template:")) {
-		t.text = templatetext(loc + 9);
-		t.name = nameoffile(loc + 9);
-		return t;
+	t.name = name ? name : imagename(loc, ar);
+	if ((e = badident(t.name)))
+		die("filename %s is invalid: %s", bq(t.name), e);
+	bufprintf(&b, "os: %s\narch: %s\nimages:\n- location: ", os, ar->name);
+	if (!strstr(loc, "://") && *loc != '/' && *loc != '~' && (cwd = realpath(".", NULL))) {
+		loc = keep("%s/%s", cwd, startswith(loc, "./") ? loc + 2 : loc);
+		free(cwd);
 	}
-	if (startswith(loc, "file://")) {
-		path = loc + 7;
-		if (*path != '/')
-			die("file URL %s is not an absolute path", bq(loc));
-	} else if (startswith(loc, "http://") || startswith(loc, "https://")) {
-		char tmp[] = "/tmp/lima-template.XXXXXX";
-		int fd = mkstemp(tmp), r;
-		if (fd < 0)
-			die("create %s:", tmp);
-		close(fd);      /* ours and empty: curl goes on from nothing */
-		r = fetch(loc, tmp, "/dev/null");
-		if (r == 0)
-			r = readfile(tmp, &b, 4 << 20);
-		(void)unlink(tmp);
-		if (r < 0)
-			die("cannot read the template %s", bq(loc));
-		t.text = keep("%s", b.s);
-		t.name = nameoffile(loc);
-		buffree(&b);
-		return t;
-	}
-	if (strcmp(loc, "-") == 0) {
-		if (readall(0, &b, 4 << 20) < 0)
-			die("read standard input:");
-	} else {
-		if (readfile(path, &b, 4 << 20) < 0)
-			die("open %s: %s", path, errno == ENOENT ? "no such file or directory" : strerror(errno));
-		t.name = nameoffile(path);
-	}
-	if (!b.len)
-		die("don't know how to interpret %s as a template locator", bq(loc));
+	yjsonstr(&b, loc, strlen(loc));
+	bufprintf(&b, "\n  arch: %s\n", ar->name);
 	t.text = keep("%s", b.s);
 	buffree(&b);
 	return t;
+}
+
+/* The name of a github: locator whose file is the .lima.yaml of a directory. */
+static const char *
+githubname(const char *loc)
+{
+	char *s = keep("%s", strchr(loc, ':') + 1);
+
+	s[strcspn(s, "@")] = '\0';
+	while (*s && endswith(s, "/"))
+		s[strlen(s) - 1] = '\0';
+	return nameoffile(s);
+}
+
+/* Read a template from a locator (spec/cli.md 6.1).  name: its name, NULL to
+ * take it from the locator. */
+static struct template
+readtemplateas(const char *loc, const char *name)
+{
+	const char *arg = loc, *path = loc = locate(loc);
+	struct template t = { .from = loc, .name = name };
+	struct buf b = { 0 };
+	int code;
+
+	if (imagesuffix(loc))
+		return imagetemplate(loc, name);
+	if (startswith(loc, "template:")) {
+		t.text = templatetext(loc + 9);
+		t.name = name ? name : nameoffile(loc + 9);
+		return t;
+	}
+	if (startswith(loc, "http://") || startswith(loc, "https://")) {
+		if ((code = httpget(loc, NULL, &b, templatemax)) < 0)
+			die("cannot read the template %s", bq(loc));
+		if (code != 200)
+			die("cannot read the template %s: status %d", bq(loc), code);
+		path = strchr(loc, ':') + 3;
+		if (!name && startswith(arg, "github:") && endswith(path, "/.lima.yaml"))
+			t.name = githubname(arg);
+		else if (!name)
+			t.name = nameoffile(keep("%.*s", (int)strcspn(path, "?#"), path));
+	} else if (strcmp(loc, "-") == 0) {
+		if (readall(0, &b, templatemax) < 0)
+			die("read standard input:");
+	} else {
+		if (startswith(loc, "file://"))
+			path = loc + 7;
+		if (path != loc && *path != '/')
+			die("file URL %s is not an absolute path", bq(loc));
+		if (readfile(path, &b, templatemax) < 0)
+			die("open %s: %s", path, errno == ENOENT ? "no such file or directory" : strerror(errno));
+		t.name = name ? name : nameoffile(path);
+	}
+	if (!b.len)
+		die("don't know how to interpret %s as a template locator", bq(arg));
+	if (strlen(b.s) != b.len)
+		die("%s has a NUL byte: it is no YAML text", bq(arg));
+	t.text = keep("%s", b.s);
+	buffree(&b);
+	return t;
+}
+
+static struct template
+readtemplate(const char *loc)
+{
+	return readtemplateas(loc, NULL);
 }
 
 /* ---- 15. ISO 9660 ------------------------------------------------------- */
@@ -7183,8 +7638,8 @@ findorcreate(int argc, char *argv[], bool start, bool *made)
 			die("must pass instance name with --name when reading template from stdin");
 		if (strcmp(argv[0], "-") == 0 && opt[FTTY].set && opt[FTTY].b)
 			die("cannot use --tty=true when reading template from stdin");
-		t = readtemplate(argv[0]);
-		name = name ? name : t.name;
+		t = readtemplateas(argv[0], name);
+		name = t.name;
 		if ((e = badname(name)))
 			die("%s", e);
 	}
