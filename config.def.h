@@ -33,11 +33,13 @@ static const long long retryfirst = 100;                /* ssh that failed: agai
 static const long long retrylast = 5 * 1000;            /* ... up to this */
 static const long long loginwait = 40 * 1000;           /* an ssh master that hangs is ended */
 static const long long donewait = 3 * 1000;             /* ssh works, console silent: ask through ssh */
+static const long long spacewait = 5 * 1000;            /* VM paused on a full disk: look again */
 static const long long requestwait = 3 * 1000;          /* a client of ha.sock that does not finish its request */
 
 /* ---- bounds ---- */
 static const long long serialcap = 8 << 20;             /* serial.log is cut when it grows beyond, bytes */
 static const long long buildspace = 1LL << 30;          /* free bytes a built image needs in the cache */
+static const long long resumespace = 64 << 20;          /* free bytes with which a VM paused on a full disk goes on */
 static const int manyreboots = 20;                      /* of a guest are logged, and no more */
 static const int consolelines = 20;                     /* lines of the console shown with a failure */
 

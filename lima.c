@@ -6042,6 +6042,8 @@ static struct {
 	const char *dir, *sshconfig, *sshsock, *hostname;
 	enum astate st;
 	struct timer late;              /* of the state */
+	struct timer space;             /* while the VM is paused for want of space */
+	bool full;
 	long long retry;                /* pause before the next ssh master, ms */
 	long long port;
 	long long t0;                   /* QEMU's launch */
@@ -6554,6 +6556,40 @@ readconsole(void)
 		(void)lseek(ha.serial, 0, SEEK_SET);
 }
 
+/* QEMU stopped the VM because the host's disk is full: let it go on once there
+ * is room, for nobody would guess why it hangs. */
+static void
+spacelate(struct timer *t)
+{
+	struct statvfs v;
+
+	if (statvfs(ha.dir, &v) == 0 && (long long)v.f_bavail * (long long)v.f_frsize >= resumespace &&
+	    qmpsend(&ha.qmp, "cont") == 0) {
+		info("There is space again: the VM goes on");
+		ha.full = false;
+	} else
+		timerset(t, spacewait);
+}
+
+/* The data of BLOCK_IO_ERROR, QEMU QMP reference: action stop is what writes do
+ * that meet ENOSPC. */
+static void
+ioerror(const struct ynode *data)
+{
+	const struct ynode *action = yget(data, "action"), *full = yget(data, "nospace"), *why = yget(data, "reason");
+
+	if (!action || !action->s || strcmp(action->s, "stop") != 0) {
+		debug("QEMU: I/O error on a disk: %s", why && why->s ? why->s : "no reason given");
+		return;
+	}
+	if (!ha.full && full && full->i) {
+		ha.full = true;
+		error("The VM is paused: no space is left on the file system of %s; it goes on when there is", ha.dir);
+		timerset(&ha.space, spacewait);
+	} else if (!ha.full)
+		error("The VM is paused: I/O error on a disk: %s", why && why->s ? why->s : "no reason given");
+}
+
 static void
 qmpevent(const struct ynode *o)
 {
@@ -6574,6 +6610,8 @@ qmpevent(const struct ynode *o)
 		debug("QEMU: shutdown");
 		if (ypath(o, "data.guest") && ypath(o, "data.guest")->i)
 			ha.whygone = "the guest powered off";
+	} else if (strcmp(name, "BLOCK_IO_ERROR") == 0) {
+		ioerror(yget(o, "data"));
 	} else if (strcmp(name, "RESET") == 0 && ypath(o, "data.guest") && ypath(o, "data.guest")->i)
 		haevent(ERESET);
 }
@@ -6865,6 +6903,7 @@ agentmain(const char *name)
 	for (i = 0; i < NCLIENT; i++)
 		ha.client[i].w.fd = -1;
 	ha.late.due = statelate;
+	ha.space.due = spacelate;
 	ha.qmp.fd = ha.serial = -1;
 	if (inspect(&in, name) < 0)
 		die("instance %s does not exist", bq(name));

@@ -2135,6 +2135,16 @@ serial lima-boot-done i 0'
 	errhas READY
 	lc stop dev
 	ok 'ssh is refused at first: tried again'
+	plan "$goodboot"'
+wait go
+event {"timestamp":{"seconds":1,"microseconds":1},"event":"BLOCK_IO_ERROR","data":{"device":"boot-disk","operation":"write","action":"stop","nospace":true,"reason":"No space left on device"}}'
+	lc start dev
+	status 0
+	: >"$fakes/go"
+	await 5 grep -q 'The VM is paused: no space is left' "$LIMA_HOME/dev/ha.stderr.log" || bad 'not said'
+	await 10 grep -q 'There is space again' "$LIMA_HOME/dev/ha.stderr.log" || bad 'it does not go on'
+	lc stop dev
+	ok "the host's disk is full: said, and the VM goes on when it is not"
 	printf '%s\n' 'not json' '{"a":' >"$T/junk"
 	plan "event {\"event\":
 event not json at all
