@@ -62,6 +62,7 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -5498,7 +5499,1071 @@ ismaster(pid_t pid, const char *sshconfig)
 
 /* ---- 20. SFTP server ---------------------------------------------------- */
 
-/* `limactl sftp`: one process a mount, confined to it. */
+/* `limactl sftp DIR`: the server of one mount, on stdin and stdout; the SFTP
+ * protocol, version 3 (draft-ietf-secsh-filexfer-02), with the extensions of
+ * OpenSSH that sshfs uses.
+ *
+ * The client is a guest, so whatever it sends is meant badly.  DIR is its root:
+ * a path is resolved by openat2(2) beneath DIR's descriptor, which no .. and no
+ * link leaves, whoever made it.  A file is changed through the descriptor that
+ * came of it, a name through the descriptor of its directory.  On a read-only
+ * mount what changes something is refused before it is looked at.  Lengths,
+ * handles and replies are bounded.  Should all that fail, Landlock lets the
+ * process open nothing but DIR, and seccomp leaves it the calls it needs.
+ *
+ * Requests are served in the order they come, as many as one read brought, and
+ * the replies go out together: sshfs sends many before it waits for one. */
+
+#define FXMAX (256 << 10)               /* longest packet, as with OpenSSH */
+#define FXNAMES (64 << 10)              /* a directory reply ends after that much */
+#define FXHANDLES 8192
+
+enum fxtype {
+	FXINIT = 1, FXVERSION, FXOPEN, FXCLOSE, FXREAD, FXWRITE, FXLSTAT, FXFSTAT, FXSETSTAT, FXFSETSTAT,
+	FXOPENDIR, FXREADDIR, FXREMOVE, FXMKDIR, FXRMDIR, FXREALPATH, FXSTAT, FXRENAME, FXREADLINK, FXSYMLINK,
+	FXSTATUS = 101, FXHANDLE, FXDATA, FXNAME, FXATTRS, FXEXTENDED = 200, FXEXTENDEDREPLY,
+};
+enum { FXSIZE = 1, FXOWNER = 2, FXMODE = 4, FXTIMES = 8 };        /* what attributes have */
+#define FXMORE 0x80000000u
+enum { FXREADABLE = 1, FXWRITABLE = 2, FXAPPEND = 4, FXCREAT = 8, FXTRUNC = 16, FXEXCL = 32 };
+
+struct fxhandle { int fd; DIR *dir; uint32_t serial; bool used; };
+struct fx {                             /* a server */
+	int root;                       /* O_PATH of DIR */
+	bool readonly, follow;
+	uid_t uid, guestuid;            /* of the user who runs us, and as the guest sees it */
+	gid_t gid, guestgid;
+	struct fxhandle *h;
+	size_t nh;
+	uint32_t serial;
+	struct buf out;                 /* replies that wait */
+	bool gone;                      /* DIR was removed */
+};
+struct fxreq { const unsigned char *p; size_t n; int err; };    /* what is left of a request */
+struct fxattr { uint32_t has, uid, gid, mode, atime, mtime; uint64_t size; };
+
+static uint32_t
+fxget32(struct fxreq *q)
+{
+	const unsigned char *p = q->p;
+
+	if (q->n < 4) {
+		q->err = EBADMSG;
+		q->n = 0;
+		return 0;
+	}
+	q->p += 4;
+	q->n -= 4;
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static uint64_t
+fxget64(struct fxreq *q)
+{
+	uint64_t v = fxget32(q);
+
+	return v << 32 | fxget32(q);
+}
+
+static const unsigned char *
+fxgetstr(struct fxreq *q, size_t *len)
+{
+	const unsigned char *p;
+
+	*len = fxget32(q);
+	p = q->p;
+	if (*len > q->n) {
+		q->err = EBADMSG;
+		*len = q->n;
+	}
+	q->p += *len;
+	q->n -= *len;
+	return p;
+}
+
+/* A string of the request that becomes one of ours. */
+static void
+fxgettext(struct fxreq *q, char out[PATH_MAX])
+{
+	size_t n;
+	const unsigned char *p = fxgetstr(q, &n);
+
+	if (!q->err && n >= PATH_MAX)
+		q->err = ENAMETOOLONG;
+	if (!q->err && memchr(p, '\0', n))
+		q->err = EBADMSG;
+	if (q->err)
+		n = 0;
+	memcpy(out, p, n);
+	out[n] = '\0';
+}
+
+/* A path, made relative to the root. */
+static void
+fxgetpath(struct fxreq *q, char out[PATH_MAX])
+{
+	size_t n;
+
+	fxgettext(q, out);
+	n = strspn(out, "/");
+	memmove(out, out + n, strlen(out + n) + 1);
+	if (!*out)
+		memcpy(out, ".", 2);
+}
+
+static struct fxattr
+fxgetattr(struct fxreq *q)
+{
+	struct fxattr a = { .has = fxget32(q) };
+	uint32_t i, n;
+	size_t len;
+
+	if (a.has & FXSIZE)
+		a.size = fxget64(q);
+	if (a.has & FXOWNER) {
+		a.uid = fxget32(q);
+		a.gid = fxget32(q);
+	}
+	if (a.has & FXMODE)
+		a.mode = fxget32(q);
+	if (a.has & FXTIMES) {
+		a.atime = fxget32(q);
+		a.mtime = fxget32(q);
+	}
+	if (a.has & FXMORE)
+		for (i = 0, n = fxget32(q); i < n && !q->err; i++) {
+			(void)fxgetstr(q, &len);
+			(void)fxgetstr(q, &len);
+		}
+	if (a.has & FXSIZE && a.size > INT64_MAX)
+		q->err = EFBIG;
+	return a;
+}
+
+static void
+fxset32(void *at, uint32_t v)
+{
+	v = htonl(v);
+	memcpy(at, &v, 4);
+}
+
+static void
+fxput32(struct buf *b, uint32_t v)
+{
+	v = htonl(v);
+	bufadd(b, &v, 4);
+}
+
+static void
+fxput64(struct buf *b, uint64_t v)
+{
+	fxput32(b, (uint32_t)(v >> 32));
+	fxput32(b, (uint32_t)v);
+}
+
+static void
+fxputstr(struct buf *b, const char *s)
+{
+	fxput32(b, (uint32_t)strlen(s));
+	bufputs(b, s);
+}
+
+static void
+fxputattr(struct fx *s, const struct stat *st)
+{
+	struct buf *b = &s->out;
+
+	fxput32(b, FXSIZE|FXOWNER|FXMODE|FXTIMES);
+	fxput64(b, (uint64_t)st->st_size);
+	fxput32(b, st->st_uid == s->uid ? s->guestuid : st->st_uid);
+	fxput32(b, st->st_gid == s->gid ? s->guestgid : st->st_gid);
+	fxput32(b, st->st_mode);
+	fxput32(b, (uint32_t)st->st_atime);
+	fxput32(b, (uint32_t)st->st_mtime);
+}
+
+/* Begin a reply; its length comes when the request is done. */
+static void
+fxreply(struct fx *s, enum fxtype t, uint32_t id)
+{
+	fxput32(&s->out, 0);
+	bufputc(&s->out, t);
+	fxput32(&s->out, id);
+}
+
+static int
+fxfail(int e)
+{
+	errno = e;
+	return -1;
+}
+
+/* The path beneath the root, opened; -1 with errno. */
+static int
+fxopen(struct fx *s, const char *path, int flags, mode_t mode)
+{
+	struct stat st;
+
+	const struct { uint64_t flags, mode, resolve; } how = {         /* struct open_how, openat2(2) */
+		(uint64_t)(flags|O_CLOEXEC) & ~(uint64_t)O_LARGEFILE, flags & O_CREAT ? mode : 0,
+		0x08 /* RESOLVE_BENEATH */ | 0x02 /* RESOLVE_NO_MAGICLINKS */,
+	};
+	int fd, tries = 0;
+
+	/* EAGAIN: something was renamed while it walked over a .. */
+	do
+		fd = (int)syscall(SYS_openat2, s->root, path, &how, sizeof how);
+	while (fd < 0 && errno == EAGAIN && tries++ < 32);
+	if (fd < 0 && errno == ENOENT) {
+		s->gone = fstat(s->root, &st) == 0 && st.st_nlink == 0;
+		errno = ENOENT;
+	}
+	return fd < 0 && errno == EXDEV ? fxfail(EACCES) : fd;  /* it led out */
+}
+
+/* The thing itself, not opened: for what asks or changes its attributes. */
+static int
+fxlook(struct fx *s, const char *path, bool follow)
+{
+	return fxopen(s, path, O_PATH | (follow ? 0 : O_NOFOLLOW), 0);
+}
+
+/* A regular file, opened; nothing else is, for a device or a fifo may block or
+ * do things when it is. */
+static int
+fxfile(struct fx *s, const char *path, int flags, mode_t mode)
+{
+	struct stat st;
+	int fd, follow = s->follow ? 0 : O_NOFOLLOW;
+
+	if ((fd = fxlook(s, path, s->follow)) >= 0) {
+		if (fstat(fd, &st) < 0)
+			st.st_mode = 0;
+		close(fd);
+		if (!S_ISREG(st.st_mode))
+			return fxfail(S_ISDIR(st.st_mode) ? EISDIR : S_ISLNK(st.st_mode) ? ELOOP : EOPNOTSUPP);
+	}
+	if ((fd = fxopen(s, path, flags|O_NONBLOCK|O_NOCTTY|follow, mode)) < 0)
+		return -1;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {       /* changed meanwhile */
+		close(fd);
+		return fxfail(EOPNOTSUPP);
+	}
+	return fd;
+}
+
+/* The directory of a path and, in *name, the last part of it, which stands in
+ * path.  A call with these two can reach no other directory. */
+static int
+fxparent(struct fx *s, char path[PATH_MAX], const char **name)
+{
+	size_t n = strlen(path);
+	char *slash;
+
+	while (n > 1 && path[n - 1] == '/')
+		path[--n] = '\0';
+	slash = strrchr(path, '/');
+	*name = slash ? slash + 1 : path;
+	if (!**name || strcmp(*name, ".") == 0 || strcmp(*name, "..") == 0)
+		return fxfail(EBUSY);
+	if (slash)
+		*slash = '\0';
+	return fxopen(s, slash ? path : ".", O_PATH|O_DIRECTORY, 0);
+}
+
+/* Close up to two descriptors, keep errno, pass r on. */
+static int
+fxdone(int r, int fd, int fd2)
+{
+	int e = errno;
+
+	if (fd >= 0)
+		close(fd);
+	if (fd2 >= 0)
+		close(fd2);
+	errno = e;
+	return r;
+}
+
+/* chmod of a descriptor, which may be O_PATH. */
+static int
+fxchmod(int fd, const struct stat *st, mode_t mode)
+{
+	char path[40];
+
+	if (S_ISLNK(st->st_mode))
+		return fxfail(EOPNOTSUPP);
+	/* the guest mounts nosuid; on the host such a bit would only serve others */
+	mode &= S_ISDIR(st->st_mode) ? 03777 : 01777;
+	if (syscall(452 /* fchmodat2 */, fd, "", mode, AT_EMPTY_PATH) == 0)
+		return 0;
+	if (errno != ENOSYS && errno != EPERM)
+		return -1;
+	/* before Linux 6.6: this name leads to the descriptor's file and no other */
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	return fchmodat(AT_FDCWD, path, mode, 0);
+}
+
+/* Set what a says on a descriptor, which may be O_PATH unless a size is set. */
+static int
+fxsetattr(const struct fx *s, int fd, const struct fxattr *a)
+{
+	const struct timespec t[2] = { { .tv_sec = (time_t)a->atime }, { .tv_sec = (time_t)a->mtime } };
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -1;
+	if (a->has & FXSIZE && ftruncate(fd, (off_t)a->size) < 0)
+		return -1;
+	if (a->has & FXMODE && fxchmod(fd, &st, a->mode) < 0)
+		return -1;
+	if (a->has & FXTIMES && utimensat(fd, "", t, AT_EMPTY_PATH) < 0)
+		return -1;
+	if (a->has & FXOWNER)
+		return fchownat(fd, "", a->uid == s->guestuid ? s->uid : (uid_t)a->uid,
+		    a->gid == s->guestgid ? s->gid : (gid_t)a->gid, AT_EMPTY_PATH);
+	return 0;
+}
+
+/* ---- handles ---- */
+
+/* Give fd a handle and reply with it.  Takes fd. */
+static int
+fxhandlenew(struct fx *s, int fd, DIR *dir, uint32_t id)
+{
+	struct fxhandle *h;
+	size_t i;
+
+	for (i = 0; i < s->nh && s->h[i].used; i++)
+		;
+	if (i == s->nh && i < FXHANDLES) {
+		s->h = xrealloc(s->h, s->nh = s->nh * 2 + 64, sizeof *s->h);
+		memset(s->h + i, 0, (s->nh - i) * sizeof *s->h);
+	}
+	if (i == s->nh) {
+		if (dir)
+			closedir(dir);
+		else
+			close(fd);
+		return fxfail(EMFILE);
+	}
+	h = &s->h[i];
+	*h = (struct fxhandle){ fd, dir, s->serial++, true };
+	fxreply(s, FXHANDLE, id);
+	fxput32(&s->out, 8);
+	fxput32(&s->out, (uint32_t)i);
+	fxput32(&s->out, h->serial);
+	return 1;
+}
+
+static struct fxhandle *
+fxgethandle(struct fx *s, struct fxreq *q)
+{
+	struct fxreq h = { 0 };
+	uint32_t i, serial;
+
+	h.p = fxgetstr(q, &h.n);
+	i = fxget32(&h);
+	serial = fxget32(&h);
+	if (!q->err && (h.err || h.n || i >= s->nh || !s->h[i].used || s->h[i].serial != serial))
+		q->err = EBADF;
+	return q->err ? NULL : &s->h[i];
+}
+
+/* ---- requests ---- */
+
+/* Each takes what the request has, and returns 0: done, the answer is a status;
+ * 1: it has put an answer into s->out; -1: errno says why not.  All of a request
+ * is read, and q->err looked at, before anything is done. */
+
+static int
+fxdoopen(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	char path[PATH_MAX];
+	struct fxattr a;
+	uint32_t f;
+	int fd, flags;
+
+	fxgetpath(q, path);
+	f = fxget32(q);
+	a = fxgetattr(q);
+	if (q->err)
+		return fxfail(q->err);
+	if (s->readonly && f & ~(uint32_t)FXREADABLE)
+		return fxfail(EROFS);
+	flags = f & FXWRITABLE ? f & FXREADABLE ? O_RDWR : O_WRONLY : O_RDONLY;
+	flags |= (f & FXAPPEND ? O_APPEND : 0) | (f & FXCREAT ? O_CREAT : 0);
+	flags |= (f & FXTRUNC ? O_TRUNC : 0) | (f & FXEXCL && f & FXCREAT ? O_EXCL : 0);
+	fd = fxfile(s, path, flags, a.has & FXMODE ? a.mode & 01777 : 0644);
+	return fd < 0 ? -1 : fxhandlenew(s, fd, NULL, id);
+}
+
+static int
+fxdoclose(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	struct fxhandle *h = fxgethandle(s, q);
+
+	(void)id;
+	if (!h)
+		return fxfail(q->err);
+	h->used = false;
+	return h->dir ? closedir(h->dir) : close(h->fd);
+}
+
+static int
+fxdoread(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	struct fxhandle *h = fxgethandle(s, q);
+	uint64_t at = fxget64(q);
+	uint32_t len = fxget32(q);
+	size_t start = s->out.len;
+	ssize_t n;
+
+	if (q->err)
+		return fxfail(q->err);
+	if (len > FXMAX - 1024)
+		len = FXMAX - 1024;
+	fxreply(s, FXDATA, id);
+	fxput32(&s->out, 0);
+	bufgrow(&s->out, len);
+	if (h->dir || at > INT64_MAX)
+		n = fxfail(EINVAL);
+	else
+		n = pread(h->fd, s->out.s + s->out.len, len, (off_t)at);
+	if (n <= 0) {
+		s->out.len = start;
+		return n < 0 ? -1 : fxfail(ENODATA);
+	}
+	fxset32(s->out.s + s->out.len - 4, (uint32_t)n);
+	s->out.len += (size_t)n;
+	return 1;
+}
+
+static int
+fxdowrite(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	struct fxhandle *h = fxgethandle(s, q);
+	uint64_t at = fxget64(q);
+	size_t len;
+	const unsigned char *p = fxgetstr(q, &len);
+	ssize_t n;
+
+	(void)id;
+	if (q->err)
+		return fxfail(q->err);
+	if (h->dir || at > INT64_MAX - len)
+		return fxfail(EINVAL);
+	for (; len; len -= (size_t)n, p += n, at += (uint64_t)n)
+		if ((n = pwrite(h->fd, p, len, (off_t)at)) <= 0)
+			return n < 0 ? -1 : fxfail(EIO);
+	return 0;
+}
+
+/* stat of a path or a handle; fd is O_PATH and taken. */
+static int
+fxstat(struct fx *s, int fd, uint32_t id, bool ours)
+{
+	struct stat st;
+	int r = fstat(fd, &st);
+
+	if (r == 0) {
+		fxreply(s, FXATTRS, id);
+		fxputattr(s, &st);
+		r = 1;
+	}
+	return fxdone(r, ours ? fd : -1, -1);
+}
+
+static int
+fxpathstat(struct fx *s, struct fxreq *q, uint32_t id, bool follow)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	fxgetpath(q, path);
+	if (q->err)
+		return fxfail(q->err);
+	fd = fxlook(s, path, follow);
+	return fd < 0 ? -1 : fxstat(s, fd, id, true);
+}
+
+static int
+fxdostat(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	return fxpathstat(s, q, id, true);
+}
+
+static int
+fxdolstat(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	return fxpathstat(s, q, id, false);
+}
+
+static int
+fxdofstat(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	struct fxhandle *h = fxgethandle(s, q);
+
+	return h ? fxstat(s, h->fd, id, false) : fxfail(q->err);
+}
+
+static int
+fxdosetstat(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	char path[PATH_MAX];
+	struct fxattr a;
+	int fd;
+
+	(void)id;
+	fxgetpath(q, path);
+	a = fxgetattr(q);
+	if (q->err)
+		return fxfail(q->err);
+	fd = a.has & FXSIZE ? fxfile(s, path, O_WRONLY, 0) : fxlook(s, path, s->follow);
+	return fd < 0 ? -1 : fxdone(fxsetattr(s, fd, &a), fd, -1);
+}
+
+static int
+fxdofsetstat(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	struct fxhandle *h = fxgethandle(s, q);
+	struct fxattr a = fxgetattr(q);
+
+	(void)id;
+	return q->err ? fxfail(q->err) : fxsetattr(s, h->fd, &a);
+}
+
+static int
+fxdoopendir(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	char path[PATH_MAX];
+	DIR *dir;
+	int fd;
+
+	fxgetpath(q, path);
+	if (q->err)
+		return fxfail(q->err);
+	if ((fd = fxopen(s, path, O_RDONLY|O_DIRECTORY, 0)) < 0)
+		return -1;
+	if (!(dir = fdopendir(fd)))
+		return fxdone(-1, fd, -1);
+	return fxhandlenew(s, fd, dir, id);
+}
+
+static int
+fxdoreaddir(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	struct fxhandle *h = fxgethandle(s, q);
+	size_t start = s->out.len, count;
+	struct dirent *d;
+	struct stat st;
+	uint32_t n = 0;
+
+	if (!h || !h->dir)
+		return fxfail(h ? EBADF : q->err);
+	fxreply(s, FXNAME, id);
+	count = s->out.len;
+	fxput32(&s->out, 0);
+	while (s->out.len - start < FXNAMES && (d = readdir(h->dir))) {
+		/* the root's .. is outside */
+		if (fstatat(h->fd, strcmp(d->d_name, "..") == 0 ? "." : d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;       /* gone meanwhile */
+		fxputstr(&s->out, d->d_name);
+		fxputstr(&s->out, d->d_name);   /* the line of ls -l, which nobody shows */
+		fxputattr(s, &st);
+		n++;
+	}
+	if (!n) {
+		s->out.len = start;
+		return fxfail(ENODATA);
+	}
+	fxset32(s->out.s + count, n);
+	return 1;
+}
+
+/* A request whose only word is a path: what is done to its name. */
+static int
+fxunlink(struct fx *s, struct fxreq *q, int flag)
+{
+	char path[PATH_MAX];
+	const char *name;
+	int fd;
+
+	fxgetpath(q, path);
+	if (q->err)
+		return fxfail(q->err);
+	if ((fd = fxparent(s, path, &name)) < 0)
+		return -1;
+	return fxdone(unlinkat(fd, name, flag), fd, -1);
+}
+
+static int
+fxdoremove(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	(void)id;
+	return fxunlink(s, q, 0);
+}
+
+static int
+fxdormdir(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	(void)id;
+	return fxunlink(s, q, AT_REMOVEDIR);
+}
+
+static int
+fxdomkdir(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	char path[PATH_MAX];
+	const char *name;
+	struct fxattr a;
+	int fd;
+
+	(void)id;
+	fxgetpath(q, path);
+	a = fxgetattr(q);
+	if (q->err)
+		return fxfail(q->err);
+	if ((fd = fxparent(s, path, &name)) < 0)
+		return -1;
+	return fxdone(mkdirat(fd, name, a.has & FXMODE ? a.mode & 03777 : 0755), fd, -1);
+}
+
+static void
+fxname(struct fx *s, const char *name, uint32_t id)
+{
+	fxreply(s, FXNAME, id);
+	fxput32(&s->out, 1);
+	fxputstr(&s->out, name);
+	fxputstr(&s->out, name);
+	fxput32(&s->out, 0);
+}
+
+/* What a path is called from the root; nothing is looked at. */
+static int
+fxdorealpath(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	char path[PATH_MAX], out[PATH_MAX + 1] = "", *p = path, *part;
+
+	fxgetpath(q, path);
+	if (q->err)
+		return fxfail(q->err);
+	while ((part = strsep(&p, "/")))
+		if (strcmp(part, "..") == 0)
+			*(strrchr(out, '/') ? strrchr(out, '/') : out) = '\0';
+		else if (*part && strcmp(part, ".") != 0)
+			snprintf(out + strlen(out), sizeof out - strlen(out), "/%s", part);
+	fxname(s, *out ? out : "/", id);
+	return 1;
+}
+
+/* The text of a link as it stands: sshfs shows it, and the guest follows it in
+ * the guest. */
+static int
+fxdoreadlink(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	char path[PATH_MAX];
+	ssize_t n;
+	int fd;
+
+	fxgetpath(q, path);
+	if (q->err)
+		return fxfail(q->err);
+	if ((fd = fxlook(s, path, false)) < 0)
+		return -1;
+	if ((n = readlinkat(fd, "", path, sizeof path - 1)) < 0)
+		return fxdone(errno == ENOENT ? fxfail(EINVAL) : -1, fd, -1);   /* ENOENT: no link */
+	path[n] = '\0';
+	fxname(s, path, id);
+	return fxdone(1, fd, -1);
+}
+
+/* What two names are given to: from and to are a directory and a name each. */
+static int
+fxpair(struct fx *s, struct fxreq *q, int (*fn)(int, const char *, int, const char *))
+{
+	char from[PATH_MAX], to[PATH_MAX];
+	const char *a, *b;
+	int fd, fd2;
+
+	fxgetpath(q, from);
+	fxgetpath(q, to);
+	if (q->err)
+		return fxfail(q->err);
+	if ((fd = fxparent(s, from, &a)) < 0)
+		return -1;
+	if ((fd2 = fxparent(s, to, &b)) < 0)
+		return fxdone(-1, fd, -1);
+	return fxdone(fn(fd, a, fd2, b), fd, fd2);
+}
+
+/* Version 3 has a rename that replaces nothing. */
+static int
+fxmove(int fd, const char *a, int fd2, const char *b)
+{
+	struct stat st;
+
+	if (syscall(SYS_renameat2, fd, a, fd2, b, 1 /* RENAME_NOREPLACE */) == 0)
+		return 0;
+	if (errno != EINVAL)
+		return -1;
+	/* a file system that does not know the flag */
+	if (fstatat(fd2, b, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return fxfail(EEXIST);
+	return renameat(fd, a, fd2, b);
+}
+
+static int
+fxlink(int fd, const char *a, int fd2, const char *b)
+{
+	return linkat(fd, a, fd2, b, 0);
+}
+
+static int
+fxdorename(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	(void)id;
+	return fxpair(s, q, fxmove);
+}
+
+static int
+fxposixrename(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	(void)id;
+	return fxpair(s, q, renameat);
+}
+
+static int
+fxhardlink(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	(void)id;
+	return fxpair(s, q, fxlink);
+}
+
+/* OpenSSH, and so everybody, has the two words of the draft the other way round. */
+static int
+fxdosymlink(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	char text[PATH_MAX], path[PATH_MAX];
+	const char *name;
+	int fd;
+
+	(void)id;
+	fxgettext(q, text);
+	fxgetpath(q, path);
+	if (q->err)
+		return fxfail(q->err);
+	if ((fd = fxparent(s, path, &name)) < 0)
+		return -1;
+	return fxdone(symlinkat(text, fd, name), fd, -1);
+}
+
+static int
+fxfsync(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	struct fxhandle *h = fxgethandle(s, q);
+
+	(void)id;
+	return h ? fsync(h->fd) : fxfail(q->err);
+}
+
+static int
+fxstatvfs(struct fx *s, struct fxreq *q, uint32_t id)
+{
+	char path[PATH_MAX];
+	struct statvfs v;
+	int fd, r;
+
+	fxgetpath(q, path);
+	if (q->err)
+		return fxfail(q->err);
+	if ((fd = fxlook(s, path, true)) < 0)
+		return -1;
+	if ((r = fstatvfs(fd, &v)) == 0) {
+		const uint64_t w[] = { v.f_bsize, v.f_frsize, v.f_blocks, v.f_bfree, v.f_bavail, v.f_files, v.f_ffree, v.f_favail,
+		    0, s->readonly || v.f_flag & ST_RDONLY, v.f_namemax };
+		fxreply(s, FXEXTENDEDREPLY, id);
+		for (r = 0; r < (int)LEN(w); r++)
+			fxput64(&s->out, w[r]);
+		r = 1;
+	}
+	return fxdone(r, fd, -1);
+}
+
+static const struct fxop {
+	int (*fn)(struct fx *, struct fxreq *, uint32_t id);
+	bool changes;                   /* refused on a read-only mount */
+} fxops[] = {
+	[FXOPEN] = { fxdoopen, false },         [FXCLOSE] = { fxdoclose, false },
+	[FXREAD] = { fxdoread, false },         [FXWRITE] = { fxdowrite, true },
+	[FXLSTAT] = { fxdolstat, false },       [FXFSTAT] = { fxdofstat, false },
+	[FXSETSTAT] = { fxdosetstat, true },    [FXFSETSTAT] = { fxdofsetstat, true },
+	[FXOPENDIR] = { fxdoopendir, false },   [FXREADDIR] = { fxdoreaddir, false },
+	[FXREMOVE] = { fxdoremove, true },      [FXMKDIR] = { fxdomkdir, true },
+	[FXRMDIR] = { fxdormdir, true },        [FXREALPATH] = { fxdorealpath, false },
+	[FXSTAT] = { fxdostat, false },         [FXRENAME] = { fxdorename, true },
+	[FXREADLINK] = { fxdoreadlink, false }, [FXSYMLINK] = { fxdosymlink, true },
+};
+static const struct { const char *name, *version; struct fxop op; } fxexts[] = {
+	{ "posix-rename@openssh.com", "1", { fxposixrename, true } },
+	{ "hardlink@openssh.com",     "1", { fxhardlink, true } },
+	{ "fsync@openssh.com",        "1", { fxfsync, false } },
+	{ "statvfs@openssh.com",      "2", { fxstatvfs, false } },
+};
+
+static void
+fxversion(struct fx *s)
+{
+	size_t i;
+
+	fxput32(&s->out, 0);
+	bufputc(&s->out, FXVERSION);
+	fxput32(&s->out, 3);
+	for (i = 0; i < LEN(fxexts); i++) {
+		fxputstr(&s->out, fxexts[i].name);
+		fxputstr(&s->out, fxexts[i].version);
+	}
+}
+
+/* The answer of a request that has no other.  What has no number of its own in
+ * version 3 gets one of a later version, which sshfs shows as an I/O error;
+ * 4 it shows as "Operation not permitted". */
+static void
+fxstatus(struct fx *s, uint32_t id, int e)
+{
+	static const struct { int e; uint32_t code; } t[] = {
+		{ 0, 0 }, { ENODATA, 1 }, { ENOENT, 2 }, { ENOTDIR, 2 }, { ENAMETOOLONG, 2 }, { ELOOP, 2 },
+		{ EACCES, 3 }, { EPERM, 3 }, { EROFS, 3 }, { EBADMSG, 5 },
+		{ ENOSYS, 8 }, { EOPNOTSUPP, 8 }, { EIO, 13 }, { ENOSPC, 14 }, { EDQUOT, 15 },
+	};
+	size_t i;
+
+	for (i = 0; i < LEN(t) && t[i].e != e; i++)
+		;
+	fxreply(s, FXSTATUS, id);
+	fxput32(&s->out, i < LEN(t) ? t[i].code : 4);
+	fxputstr(&s->out, e ? strerror(e) : "");
+	fxputstr(&s->out, "");
+}
+
+/* Serve one packet (without its length): the answer is appended to s->out. */
+static void
+fxpacket(struct fx *s, const unsigned char *p, size_t n)
+{
+	struct fxreq q = { p, n, 0 };
+	const struct fxop *op = NULL;
+	size_t start = s->out.len, i, len;
+	const unsigned char *w;
+	uint32_t id;
+	unsigned t;
+	int r;
+
+	if (!n)
+		return;
+	t = *q.p++;
+	q.n--;
+	if (t == FXINIT)
+		fxversion(s);
+	else {
+		id = fxget32(&q);
+		if (t < LEN(fxops) && fxops[t].fn)
+			op = &fxops[t];
+		if (t == FXEXTENDED)
+			for (w = fxgetstr(&q, &len), i = 0; i < LEN(fxexts); i++)
+				if (strlen(fxexts[i].name) == len && memcmp(fxexts[i].name, w, len) == 0)
+					op = &fxexts[i].op;
+		r = q.err ? fxfail(q.err) : !op ? fxfail(EOPNOTSUPP) :
+		    s->readonly && op->changes ? fxfail(EROFS) : op->fn(s, &q, id);
+		if (r <= 0)
+			fxstatus(s, id, r < 0 ? errno : 0);
+	}
+	fxset32(s->out.s + start, (uint32_t)(s->out.len - start - 4));
+}
+
+/* ---- confinement ---- */
+
+/* Let the process open nothing but what is beneath root, see landlock(7).
+ * False when the kernel cannot.  The numbers are those of linux/landlock.h. */
+static bool
+fxlandlock(int root, bool readonly)
+{
+	struct { uint64_t fs, net, scoped; } all = { 0x1fff, 3, 3 };
+	struct __attribute__((packed)) { uint64_t fs; int32_t fd; } rule = { 0x0c, root };      /* read files, directories */
+	long abi = syscall(444, NULL, 0, 1);
+	int fd;
+	bool ok;
+
+	/* the first version knows no rename between directories, and forbids it */
+	if (abi < 1 || (abi < 2 && !readonly))
+		return false;
+	all.fs |= (abi >= 2 ? 1 << 13 : 0) | (abi >= 3 ? 1 << 14 : 0) | (abi >= 5 ? 1 << 15 : 0);
+	if (!readonly)
+		/* write, remove, make directories, files and links; refer; truncate */
+		rule.fs |= (0x02 | 0x10 | 0x20 | 0x80 | 0x100 | 0x1000 | 1 << 13 | 1 << 14) & all.fs;
+	if ((fd = (int)syscall(444, &all, abi >= 6 ? 24 : abi >= 4 ? 16 : 8, 0)) < 0)
+		return false;
+	ok = syscall(445, fd, 1 /* LANDLOCK_RULE_PATH_BENEATH */, &rule, 0) == 0 && syscall(446, fd, 0) == 0;
+	close(fd);
+	return ok;
+}
+
+#if defined(__x86_64__)
+#define FXARCH 0xc000003e
+#elif defined(__aarch64__)
+#define FXARCH 0xc00000b7
+#elif defined(__arm__)
+#define FXARCH 0x40000028
+#elif defined(__riscv)
+#define FXARCH 0xc00000f3
+#elif defined(__powerpc64__)
+#define FXARCH 0xc0000015
+#elif defined(__s390x__)
+#define FXARCH 0x80000016
+#endif
+
+/* Refuse every system call but those in the table: no exec, socket, fork, mount,
+ * ptrace.  ENOSYS and not death, for a C library may try one it can do without. */
+static bool
+fxseccomp(void)
+{
+	static const int calls[] = {
+		SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_pread64, SYS_pwrite64, SYS_lseek, SYS_close,
+		SYS_openat2, SYS_getdents64, SYS_ftruncate, SYS_fsync, SYS_mkdirat, SYS_unlinkat, SYS_linkat, SYS_symlinkat,
+		SYS_readlinkat, SYS_renameat2, SYS_fchmodat, 452 /* fchmodat2 */, SYS_fchownat, SYS_utimensat,
+		SYS_fstat, SYS_statx, SYS_fstatfs, SYS_fcntl, SYS_ppoll, SYS_futex, SYS_restart_syscall,
+		SYS_brk, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_madvise, SYS_getrandom, SYS_clock_gettime, SYS_getpid,
+		SYS_gettid, SYS_tgkill, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sigaltstack,
+		SYS_sched_yield, SYS_exit, SYS_exit_group,
+#ifdef SYS_renameat
+		SYS_renameat,
+#endif
+#ifdef SYS_newfstatat
+		SYS_newfstatat,
+#endif
+#ifdef SYS_mmap
+		SYS_mmap,
+#endif
+#ifdef SYS_poll
+		SYS_poll,
+#endif
+		/* and what 32-bit machines have for some of these */
+#ifdef SYS_mmap2
+		SYS_mmap2,
+#endif
+#ifdef SYS__llseek
+		SYS__llseek,
+#endif
+#ifdef SYS_fstat64
+		SYS_fstat64,
+#endif
+#ifdef SYS_fstatat64
+		SYS_fstatat64,
+#endif
+#ifdef SYS_fstatfs64
+		SYS_fstatfs64,
+#endif
+#ifdef SYS_fcntl64
+		SYS_fcntl64,
+#endif
+#ifdef SYS_ftruncate64
+		SYS_ftruncate64,
+#endif
+#ifdef SYS_clock_gettime64
+		SYS_clock_gettime64,
+#endif
+#ifdef SYS_utimensat_time64
+		SYS_utimensat_time64,
+#endif
+	};
+	enum { N = LEN(calls), ENTRY = 4 };
+	struct insn { uint16_t code; uint8_t yes, no; uint32_t k; } f[ENTRY + N + 2];   /* struct sock_filter, seccomp(2) */
+	const struct { unsigned short n; struct insn *f; } prog = { LEN(f), f };
+	size_t i;
+
+	_Static_assert(N < 255, "a jump is a byte");
+#ifndef FXARCH
+	return false;
+#else
+	f[0] = (struct insn){ 0x20, 0, 0, 4 };                  /* load the architecture */
+	f[1] = (struct insn){ 0x15, 1, 0, FXARCH };             /* ours? */
+	f[2] = (struct insn){ 0x06, 0, 0, 0x00050000 | ENOSYS };
+	f[3] = (struct insn){ 0x20, 0, 0, 0 };                  /* load the call's number */
+	for (i = 0; i < N; i++)
+		f[ENTRY + i] = (struct insn){ 0x15, (uint8_t)(N - i), 0, (uint32_t)calls[i] };
+	f[ENTRY + N] = f[2];
+	f[ENTRY + N + 1] = (struct insn){ 0x06, 0, 0, 0x7fff0000 };     /* allow */
+	return prctl(PR_SET_SECCOMP, 2 /* SECCOMP_MODE_FILTER */, &prog) == 0;
+#endif
+}
+
+/* Send the replies; -1 when nobody reads them. */
+static int
+fxflush(struct fx *s)
+{
+	int r = writeall(1, s->out.s, s->out.len);
+
+	s->out.len = 0;
+	return r;
+}
+
+/* Serve dir until the client ends; the exit status. */
+static int
+fxserve(struct fx *s, const char *dir)
+{
+	struct rlimit rl;
+	unsigned char *in = xrealloc(NULL, 1, 2 * FXMAX);
+	size_t have = 0, at, len;
+	ssize_t n;
+	int i;
+
+	if ((s->root = open(dir, O_PATH|O_DIRECTORY|O_CLOEXEC)) < 0)
+		die("share %s:", dir);
+	s->uid = geteuid();
+	s->gid = getegid();
+	for (i = 0; i < 2; i++)         /* an agent's sockets do not block */
+		(void)fcntl(i, F_SETFL, fcntl(i, F_GETFL) & ~O_NONBLOCK);
+	umask(0);                       /* modes are the guest's */
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < FXHANDLES + 16) {
+		rl.rlim_cur = rl.rlim_max < FXHANDLES + 16 ? rl.rlim_max : FXHANDLES + 16;
+		(void)setrlimit(RLIMIT_NOFILE, &rl);
+	}
+	tzset();                        /* the last time a file outside can be read */
+	bufputs(&s->out, "");
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		die("no_new_privs:");
+	if (!fxlandlock(s->root, s->readonly))
+		debug("%s: no Landlock here (Linux 5.19 or later, and in the lsm= list): paths are checked all the same", dir);
+	if (!fxseccomp())
+		debug("%s: no seccomp filter here:", dir);
+	while ((n = read(0, in + have, 2 * FXMAX - have)) != 0) {
+		if (n < 0 && errno == EINTR && !gotsig)
+			continue;
+		if (n < 0)
+			break;
+		for (have += (size_t)n, at = 0; have - at >= 4; at += 4 + len) {
+			struct fxreq head = { in + at, 4, 0 };
+
+			len = fxget32(&head);
+			if (len < 1 || len > FXMAX) {
+				error("%s: the guest sent a packet of %zu bytes; this is not SFTP", dir, len);
+				return 1;
+			}
+			if (have - at - 4 < len)
+				break;
+			fxpacket(s, in + at + 4, len);
+			if (s->gone) {
+				error("%s was removed", dir);
+				return 1;
+			}
+			if (s->out.len > FXMAX && fxflush(s) < 0)
+				return 1;
+		}
+		if (fxflush(s) < 0)
+			return 1;
+		memmove(in, in + at, have -= at);
+	}
+	return 0;
+}
 
 /* ---- 21. QEMU ----------------------------------------------------------- */
 
@@ -6820,7 +7885,7 @@ agentover(void)
 /* Hold ha.pid's lock for life.  A POSIX lock, as QEMU's: F_GETLK tells the
  * holder's pid, and it is never handed to children. */
 static void
-lockpid(const char *path)
+lockpid(const char *path, const char *who)
 {
 	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	int fd = open(path, O_RDWR|O_CREAT|O_CLOEXEC|O_NOFOLLOW, 0644);
@@ -6829,7 +7894,7 @@ lockpid(const char *path)
 	if (fd < 0)
 		die("create %s:", path);
 	if (fcntl(fd, F_SETLK, &fl) < 0)
-		die("another hostagent may already be running with pid %ld (pidfile %s)", (long)lockholder(path), bq(path));
+		die("another %s may already be running with pid %ld (pidfile %s)", who, (long)lockholder(path), bq(path));
 	if (ftruncate(fd, 0) < 0 || writeall(fd, text, strlen(text)) < 0)
 		die("write %s:", path);
 }
@@ -6921,7 +7986,7 @@ agentmain(const char *name)
 	catchsignals(agentsignal);
 	signal(SIGHUP, SIG_IGN);
 	umask(0177);            /* for the sockets, QEMU's and ssh's too */
-	lockpid(keep("%s/ha.pid", ha.dir));
+	lockpid(keep("%s/ha.pid", ha.dir), "hostagent");
 	atexit(rmruntime);
 	watchadd(&ha.wlisten, listenunix(keep("%s/ha.sock", ha.dir)), POLLIN, acceptclient);
 	info("hostagent socket created at %s/ha.sock", ha.dir);
@@ -7273,13 +8338,15 @@ ready(const struct inst *in)
 #define SCREENSHOT B(33)
 #define USERNET   B(34)
 #define GENERATE  B(35)         /* generate-doc, generate-jsonschema, debug dns */
+#define SFTP      B(36)
 #define NOFLAGS   B(63)         /* the global ones only */
 enum ftype { FBOOL, FSTR, FINT, FFLOAT, FDURATION };
 enum flagid {
 	FLOGLEVEL, FLOGFORMAT, FDEBUG, FTTY, FYES, FHELP, FVERSION,
 	FCPUS, FMEMORY, FVMTYPE, FSSHPORT, FARCH, FCONTAINERD, FDISK, FPLAIN, FSHELLPATH,
 	FNAME, FLISTTEMPLATES, FLISTDRIVERS, FTIMEOUTFLAG, FFOREGROUND, FFORCE,
-	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FFILL, FPIDFILE, FSOCKET, NFLAG,
+	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FFILL, FPIDFILE, FSOCKET,
+	FREADONLY, FFOLLOW, FGUESTUID, NFLAG,
 };
 static const struct flag {
 	const char *name;
@@ -7318,8 +8385,11 @@ static const struct flag {
 	[FJSON]          = { "json", 0, FBOOL, LIST, NULL, NULL, "same as --format json" },
 	[FQUIET]         = { "quiet", 'q', FBOOL, LIST, NULL, NULL, "names only" },
 	[FFILL]          = { "fill", 0, FBOOL, VALIDATE, NULL, NULL, "print the configuration with its defaults" },
-	[FPIDFILE]       = { "pidfile", 'p', FSTR, AGENT, NULL, NULL, NULL },
+	[FPIDFILE]       = { "pidfile", 'p', FSTR, AGENT|SFTP, NULL, NULL, NULL },
 	[FSOCKET]        = { "socket", 0, FSTR, AGENT, NULL, NULL, NULL },
+	[FREADONLY]      = { "read-only", 0, FBOOL, SFTP, NULL, NULL, NULL },
+	[FFOLLOW]        = { "follow-symlinks", 0, FBOOL, SFTP, NULL, NULL, NULL },
+	[FGUESTUID]      = { "guest-uid", 0, FINT, SFTP, NULL, NULL, NULL },
 };
 _Static_assert(LEN(flags) == NFLAG, "a row for every flag");
 
@@ -8405,6 +9475,19 @@ cmdhostagent(int argc, char *argv[])
 	return agentmain(argv[0]);
 }
 
+static int
+cmdsftp(int argc, char *argv[])
+{
+	struct fx s = { .readonly = opt[FREADONLY].b, .follow = opt[FFOLLOW].b, .guestuid = geteuid(), .guestgid = getegid() };
+
+	(void)argc;
+	if (opt[FGUESTUID].set)
+		s.guestuid = s.guestgid = (uid_t)opt[FGUESTUID].n;
+	if (opt[FPIDFILE].set)          /* whoever starts the next one finds us by it */
+		lockpid(opt[FPIDFILE].s, "server of this mount");
+	_exit(fxserve(&s, argv[0]));    /* what runs at exit wants calls that are forbidden now */
+}
+
 static int cmdhelp(int argc, char *argv[]);
 
 static const struct cmd cmds[] = {
@@ -8418,6 +9501,7 @@ static const struct cmd cmds[] = {
 	{ "info",      NULL,     INFO_,    0, 0,  "",                      "show what this program and host have", cmdinfo },
 	{ "help",      NULL,     HELP,     0, 2,  "[COMMAND]",             "help for a command", cmdhelp },
 	{ "hostagent", NULL,     AGENT,    1, 1,  "NAME",                  NULL, cmdhostagent },
+	{ "sftp",      NULL,     SFTP,     1, 1,  "DIR",                   NULL, cmdsftp },
 };
 
 /* A command by its name or an alias: of a group, or (NULL) of limactl. */
