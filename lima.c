@@ -590,6 +590,38 @@ argsfree(struct args *a)
 	*a = (struct args){ 0 };
 }
 
+/* The words of a command line as a shell would split it: blanks, quotes and
+ * backslashes, and nothing more.  False: a quote is not closed. */
+static bool
+shellwords(struct args *a, const char *s)
+{
+	struct buf b = { 0 };
+	char quote = 0;
+	bool word = false;
+
+	for (; *s; s++) {
+		if (quote ? *s == quote : *s == '"' || *s == '\'') {
+			quote = quote ? 0 : *s;
+			word = true;
+		} else if (*s == '\\' && quote != '\'' && s[1] && (!quote || strchr("\"\\$`", s[1]))) {
+			bufputc(&b, *++s);
+			word = true;
+		} else if (quote || !isspace((unsigned char)*s)) {
+			bufputc(&b, *s);
+			word = true;
+		}
+		if (word && (!s[1] || (!quote && isspace((unsigned char)s[1])))) {
+			arg(a, "%s", b.s ? b.s : "");
+			b.len = 0;
+			if (b.s)
+				*b.s = '\0';
+			word = false;
+		}
+	}
+	buffree(&b);
+	return !quote;
+}
+
 /* ---- 4. Files ----------------------------------------------------------- */
 
 /* Write all of it; -1 with errno. */
@@ -8031,6 +8063,21 @@ followopen(const char *dir, bool anew, bool fromend)
 	}
 }
 
+/* Forget all of it: another start is going to be followed. */
+static void
+followclose(void)
+{
+	close(fol.ev);
+	close(fol.evout);
+	close(fol.log);
+	close(fol.logout);
+	buffree(&fol.evline);
+	buffree(&fol.logline);
+	free(fol.last);
+	free(fol.stage);
+	memset(&fol, 0, sizeof fol);
+}
+
 /* A line of ha.stderr.log: JSON of ours, or a raw word of QEMU or ssh. */
 static void
 followlog(const char *s)
@@ -8340,13 +8387,15 @@ ready(const struct inst *in)
 #define GENERATE  B(35)         /* generate-doc, generate-jsonschema, debug dns */
 #define SFTP      B(36)
 #define NOFLAGS   B(63)         /* the global ones only */
+#define EDITS     (CREATE|START|RESTART|EDIT|CLONE)
 enum ftype { FBOOL, FSTR, FINT, FFLOAT, FDURATION };
 enum flagid {
 	FLOGLEVEL, FLOGFORMAT, FDEBUG, FTTY, FYES, FHELP, FVERSION,
 	FCPUS, FMEMORY, FVMTYPE, FSSHPORT, FARCH, FCONTAINERD, FDISK, FPLAIN, FSHELLPATH,
 	FNAME, FLISTTEMPLATES, FLISTDRIVERS, FTIMEOUTFLAG, FFOREGROUND, FFORCE,
 	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FFILL, FPIDFILE, FSOCKET,
-	FREADONLY, FFOLLOW, FGUESTUID, NFLAG,
+	FREADONLY, FFOLLOW, FGUESTUID,
+	FPROGRESS, FSTARTIT, FRECURSIVE, FVERBOSE, FBACKEND, FSHOWFORMAT, FTUNNELTYPE, FSOCKSPORT, NFLAG,
 };
 static const struct flag {
 	const char *name;
@@ -8363,21 +8412,21 @@ static const struct flag {
 	[FYES]           = { "yes", 'y', FBOOL, GLOBAL, NULL, NULL, "same as --tty=false" },
 	[FHELP]          = { "help", 'h', FBOOL, GLOBAL, NULL, NULL, "help for the command" },
 	[FVERSION]       = { "version", 'v', FBOOL, HELP, NULL, NULL, "version" },
-	[FCPUS]          = { "cpus", 0, FINT, CREATE|START, "cpus", "%s", "number of CPUs" },
-	[FMEMORY]        = { "memory", 0, FFLOAT, CREATE|START, "memory", "%sGiB", "memory in GiB" },
-	[FVMTYPE]        = { "vm-type", 0, FSTR, CREATE|START, "vmType", "%s", "qemu" },
-	[FSSHPORT]       = { "ssh-port", 0, FINT, CREATE|START, "ssh.localPort", "%s", "port of ssh on 127.0.0.1 (0: any)" },
+	[FCPUS]          = { "cpus", 0, FINT, EDITS, "cpus", "%s", "number of CPUs" },
+	[FMEMORY]        = { "memory", 0, FFLOAT, EDITS, "memory", "%sGiB", "memory in GiB" },
+	[FVMTYPE]        = { "vm-type", 0, FSTR, EDITS, "vmType", "%s", "qemu" },
+	[FSSHPORT]       = { "ssh-port", 0, FINT, EDITS, "ssh.localPort", "%s", "port of ssh on 127.0.0.1 (0: any)" },
 	[FARCH]          = { "arch", 0, FSTR, CREATE|START, "arch", "%s", "machine architecture of a new instance" },
 	[FCONTAINERD]    = { "containerd", 0, FSTR, CREATE|START, NULL, NULL, "user, system, user+system or none, for a new instance" },
-	[FDISK]          = { "disk", 0, FFLOAT, CREATE|START, "disk", "%sGiB", "disk size in GiB" },
+	[FDISK]          = { "disk", 0, FFLOAT, EDITS, "disk", "%sGiB", "disk size in GiB" },
 	[FPLAIN]         = { "plain", 0, FBOOL, CREATE|START, "plain", "%s", "a user and ssh, nothing else (new instance)" },
 	[FNAME]          = { "name", 0, FSTR, CREATE|START, NULL, NULL, "name of the instance" },
 	[FLISTTEMPLATES] = { "list-templates", 0, FBOOL, CREATE|START, NULL, NULL, "print the template names" },
 	[FLISTDRIVERS]   = { "list-drivers", 0, FBOOL, CREATE|START, NULL, NULL, "print the driver names" },
 	[FTIMEOUTFLAG]   = { "timeout", 0, FDURATION, START, NULL, NULL, "wait so long for Running (default 10m0s)" },
 	[FFOREGROUND]    = { "foreground", 0, FBOOL, START, NULL, NULL, "become the host agent" },
-	[FFORCE]         = { "force", 'f', FBOOL, STOP|DELETE, NULL, NULL, "do not wait for the guest" },
-	[FSHELLPATH]     = { "shell", 0, FSTR, CREATE|START, "user.shell", "%s", "login shell in the guest" },
+	[FFORCE]         = { "force", 'f', FBOOL, STOP|RESTART|DELETE, NULL, NULL, "do not wait for the guest" },
+	[FSHELLPATH]     = { "shell", 0, FSTR, EDITS, "user.shell", "%s", "login shell in the guest" },
 	[FSHELL]         = { "shell", 0, FSTR, SHELL, NULL, NULL, "shell to run, e.g. /bin/bash" },
 	[FWORKDIR]       = { "workdir", 0, FSTR, SHELL, NULL, NULL, "directory to start in" },
 	[FINSTANCE]      = { "instance", 0, FSTR, SHELL, NULL, NULL, NULL },
@@ -8390,6 +8439,14 @@ static const struct flag {
 	[FREADONLY]      = { "read-only", 0, FBOOL, SFTP, NULL, NULL, NULL },
 	[FFOLLOW]        = { "follow-symlinks", 0, FBOOL, SFTP, NULL, NULL, NULL },
 	[FGUESTUID]      = { "guest-uid", 0, FINT, SFTP, NULL, NULL, NULL },
+	[FPROGRESS]      = { "progress", 0, FBOOL, START|RESTART|AGENT, NULL, NULL, "taken for compatibility: the stages of the boot are shown anyway" },
+	[FSTARTIT]       = { "start", 0, FBOOL, CLONE, NULL, NULL, "start the instance afterwards, without asking" },
+	[FRECURSIVE]     = { "recursive", 'r', FBOOL, COPY, NULL, NULL, "copy directories with what they hold" },
+	[FVERBOSE]       = { "verbose", 'v', FBOOL, COPY, NULL, NULL, "show what is done" },
+	[FBACKEND]       = { "backend", 0, FSTR, COPY, NULL, NULL, "scp, rsync or auto (default auto)" },
+	[FSHOWFORMAT]    = { "format", 'f', FSTR, SHOWSSH, NULL, NULL, "cmd, args, options or config (default cmd)" },
+	[FTUNNELTYPE]    = { "type", 0, FSTR, TUNNEL, NULL, NULL, "socks" },
+	[FSOCKSPORT]     = { "socks-port", 0, FINT, TUNNEL, NULL, NULL, "port of the proxy on 127.0.0.1 (0: any)" },
 };
 _Static_assert(LEN(flags) == NFLAG, "a row for every flag");
 
@@ -8589,6 +8646,8 @@ globalflags(void)
 	}
 	if (opt[FTTY].set && opt[FYES].set)
 		die("cannot use both --tty and --yes flags at the same time");
+	if (opt[FYES].b)
+		opt[FTTY].b = false;
 }
 
 /* Was a flag given that edits lima.yaml? */
@@ -8836,18 +8895,50 @@ foreground(const struct inst *in)
 	die("run %s:", argv[0]);
 }
 
+/* The text of lima.yaml in dir after the edits that flags ask for, checked as
+ * that of the instance name.  The text as it was when there are none. */
+static const char *
+editedtext(const char *name, const char *dir, bool *changed)
+{
+	const char *path = keep("%s/lima.yaml", dir), *text, *old;
+	struct buf b = { 0 };
+	struct conf c;
+
+	if (readfile(path, &b, 4 << 20) < 0)
+		die("read %s:", path);
+	old = keep("%s", b.s);
+	buffree(&b);
+	text = applyflags(old, true, name);
+	if ((*changed = strcmp(text, old) != 0)) {
+		confload(&c, name, text, strlen(text), keep("main file %s", bq(path)), true);
+		if (c.errs)
+			die("%s", c.errs);
+	}
+	return text;
+}
+
+/* Apply the flags to an instance's lima.yaml.  True when that changed it. */
+static bool
+editinstance(const struct inst *in)
+{
+	bool changed;
+	const char *text = editedtext(in->name, in->dir, &changed);
+
+	if (changed && writefile(keep("%s/lima.yaml", in->dir), text, strlen(text), 0644) < 0)
+		exit(1);
+	return changed;
+}
+
 static int
 cmdstart(int argc, char *argv[])
 {
 	struct inst in;
-	struct buf b = { 0 };
-	const char *name, *text, *path;
+	const char *name;
 	bool made;
 
 	if (listonly())
 		return 0;
 	name = findorcreate(argc, argv, true, &made);
-	path = keep("%s/lima.yaml", instdir(name));
 	if (!made)
 		info("Using the existing instance %s", bq(name));
 	needinstance(&in, name);
@@ -8865,21 +8956,8 @@ cmdstart(int argc, char *argv[])
 			return 0;
 		}
 		fol.port = 0;
-	} else if (!made) {
-		if (readfile(path, &b, 4 << 20) < 0)
-			die("read %s:", path);
-		text = applyflags(b.s, true, name);
-		if (strcmp(text, b.s) != 0) {
-			struct conf c;
-			confload(&c, name, text, strlen(text), keep("main file %s", bq(path)), true);
-			if (c.errs)
-				die("%s", c.errs);
-			if (writefile(path, text, strlen(text), 0644) < 0)
-				return 1;
-			needinstance(&in, name);
-		}
-		buffree(&b);
-	}
+	} else if (!made && editinstance(&in))
+		needinstance(&in, name);
 	userkey();
 	if (in.driver && !in.agent)
 		warn("The host agent of %s is gone; adopting its VM", bq(name));
@@ -8979,38 +9057,31 @@ stopforced(const struct inst *in)
 	rmtemps(in->dir);
 }
 
-static int
-cmdstop(int argc, char *argv[])
+/* Shut an instance down in order: its agent is asked to. */
+static void
+stopgraceful(struct inst *in)
 {
-	const char *name = argc ? argv[0] : deftemplate;
-	struct inst in;
+	const char *name = in->name;
 	pid_t agent;
 	int pidfd, lock;
 
-	if (inspect(&in, name) < 0)
-		die("%s", in.errs.v[0]);
-	if (opt[FFORCE].b) {
-		(void)lockinstance(&in);
-		stopforced(&in);
-		return 0;
-	}
-	if (in.agent < 0 || in.driver < 0)
+	if (in->agent < 0 || in->driver < 0)
 		die("the instance %s runs in another container that shares %s; stop it there", bq(name), host.limahome);
-	if (!in.agent && !in.driver)
-		die("expected status `Running`, got `%s` (maybe use `limactl stop -f`?)", in.loaded ? "Stopped" : "");
-	if ((agent = in.agent)) {
-		followopen(in.dir, false, true);
+	if (!in->agent && !in->driver)
+		die("expected status `Running`, got `%s` (maybe use `limactl stop -f`?)", in->loaded ? "Stopped" : "");
+	if ((agent = in->agent)) {
+		followopen(in->dir, false, true);
 		if ((pidfd = pidfdopen(agent)) < 0)
 			die("watch process %ld:", (long)agent);
 	} else {
 		/* only QEMU is left: a new agent adopts it, to end it in order */
-		lock = lockinstance(&in);
-		followopen(in.dir, true, false);
-		pidfd = launchagent(&in);
-		awaitagent(in.dir, pidfd);
+		lock = lockinstance(in);
+		followopen(in->dir, true, false);
+		pidfd = launchagent(in);
+		awaitagent(in->dir, pidfd);
 		close(lock);
-		if (!(agent = lockholder(keep("%s/ha.pid", in.dir)))) {
-			showlogs(in.dir);
+		if (!(agent = lockholder(keep("%s/ha.pid", in->dir)))) {
+			showlogs(in->dir);
 			die("no host agent could be started to stop %s in order (maybe use `limactl stop -f %s`?)", bq(name), name);
 		}
 	}
@@ -9019,9 +9090,9 @@ cmdstop(int argc, char *argv[])
 		die("signal process %ld:", (long)agent);
 	info("Waiting for the host agent and the driver processes to shut down");
 	fol.quiet = true;
-	switch (follow(in.dir, pidfd, true, powerwait + 2 * quitwait)) {
+	switch (follow(in->dir, pidfd, true, powerwait + 2 * quitwait)) {
 	case FEXITED:
-		if (lockholder(keep("%s/qemu.pid", in.dir)))
+		if (lockholder(keep("%s/qemu.pid", in->dir)))
 			die("the host agent has ended, but QEMU runs on (maybe use `limactl stop -f %s`?)", name);
 		break;
 	case FINTERRUPTED:
@@ -9029,7 +9100,59 @@ cmdstop(int argc, char *argv[])
 	default:
 		die("did not receive an event with the `exiting` status (maybe use `limactl stop -f %s`?)", name);
 	}
+	close(pidfd);
+	followclose();
 	info("The instance %s has shut down", name);
+}
+
+static int
+cmdstop(int argc, char *argv[])
+{
+	struct inst in;
+
+	if (inspect(&in, argc ? argv[0] : deftemplate) < 0)
+		die("%s", in.errs.v[0]);
+	if (opt[FFORCE].b) {
+		(void)lockinstance(&in);
+		stopforced(&in);
+	} else
+		stopgraceful(&in);
+	return 0;
+}
+
+/* Start an instance that exists and say so; it is looked at again. */
+static void
+startnow(const char *name)
+{
+	struct inst in;
+
+	needinstance(&in, name);
+	userkey();
+	startinstance(&in, startwait);
+	ready(&in);
+}
+
+static int
+cmdrestart(int argc, char *argv[])
+{
+	const char *name = argc ? argv[0] : deftemplate;
+	struct inst in;
+	int lock;
+
+	if (inspect(&in, name) < 0)
+		die("%s", in.errs.v[0]);
+	if (editinstance(&in))
+		info("Instance %s configuration edited", bq(name));
+	if (opt[FFORCE].b) {
+		info("Restarting the instance forcibly");
+		lock = lockinstance(&in);
+		stopforced(&in);
+		close(lock);
+	} else if (!in.agent && !in.driver)
+		warn("The instance is not running, continuing with the restart");
+	else
+		stopgraceful(&in);
+	startnow(name);
 	return 0;
 }
 
@@ -9319,13 +9442,48 @@ awaitmaster(const struct inst *in)
 	return socketowner(sock) != 0;
 }
 
+/* The words of $SSH, or ssh. */
+static void
+sshprogram(struct args *a)
+{
+	const char *s = getenv("SSH");
+
+	if (s && *s && !shellwords(a, s)) {
+		warn("SSH is %s, in which a quote is not closed; using ssh", bq(s));
+		argsfree(a);
+	}
+	if (!a->n)
+		arg(a, "ssh");
+}
+
+/* An instance that ssh can reach, or the end of the command. */
+static void
+needrunning(struct inst *in, const char *name)
+{
+	if (badname(name) || (inspect(in, name) < 0 && errno == ENOENT))
+		die("instance %s does not exist, run `limactl create %s` to create a new instance", bq(name), name);
+	if (!in->loaded)
+		die("instance \"%s\" has configuration errors: %s", name, in->errs.v[0]);
+	if (in->state == SSTOPPED || !in->driver)
+		die("instance %s is stopped, run `limactl start %s` to start the instance", bq(name), name);
+}
+
+/* End as another program, whose exit status is then ours. */
+static _Noreturn void
+become(struct args *a, const char *package)
+{
+	catchsignals(SIG_DFL);
+	signal(SIGPIPE, SIG_DFL);       /* what we ignore stays ignored across exec */
+	execvp(a->v[0], a->v);
+	die("%s: cannot be run; install %s:", a->v[0], package);
+}
+
 static int
 cmdshell(int argc, char *argv[])
 {
 	struct args a = { 0 };
-	const char *name, *ssh = getenv("SSH");
+	const char *name;
 	struct inst in;
-	char *words, *w;
 
 	if (opt[FINSTANCE].set) {
 		name = opt[FINSTANCE].s;
@@ -9338,15 +9496,8 @@ cmdshell(int argc, char *argv[])
 	}
 	if (argc && (strcmp(*argv, "create") == 0 || strcmp(*argv, "start") == 0 || strcmp(*argv, "delete") == 0 || strcmp(*argv, "shell") == 0))
 		warn("Perhaps you meant `limactl %s`?", joined(argc, argv));
-	if (badname(name) || (inspect(&in, name) < 0 && errno == ENOENT))
-		die("instance %s does not exist, run `limactl create %s` to create a new instance", bq(name), name);
-	if (!in.loaded)
-		die("instance \"%s\" has configuration errors: %s", name, in.errs.v[0]);
-	if (in.state == SSTOPPED || !in.driver)
-		die("instance %s is stopped, run `limactl start %s` to start the instance", bq(name), name);
-	for (words = keep("%s", ssh && *ssh ? ssh : "ssh"); (w = strsep(&words, " ")); )
-		if (*w)
-			arg(&a, "%s", w);
+	needrunning(&in, name);
+	sshprogram(&a);
 	arg(&a, "-F");
 	arg(&a, "/dev/null");
 	configoptions(&a, in.dir, awaitmaster(&in));
@@ -9363,13 +9514,531 @@ cmdshell(int argc, char *argv[])
 	arg(&a, "127.0.0.1");
 	arg(&a, "--");
 	arg(&a, "%s", shellscript(&in, argc, argv));
-	catchsignals(SIG_DFL);
-	signal(SIGPIPE, SIG_DFL);       /* what we ignore stays ignored across exec */
-	execvp(a.v[0], a.v);
-	die("%s: cannot be run; install openssh-client:", a.v[0]);
+	become(&a, "openssh-client");
+}
+
+/* ssh with an instance's ssh.config; a master is used and never made. */
+static void
+sshconfigargs(struct args *a, const struct inst *in)
+{
+	arg(a, "-F");
+	arg(a, "%s/ssh.config", in->dir);
+	arg(a, "-o");
+	arg(a, awaitmaster(in) ? "ControlMaster=no" : "ControlPath=none");
+}
+
+/* What copy is given: a path, of the host or (in) of an instance. */
+struct place {
+	const struct inst *in;
+	char *path;
+};
+
+/* Does rsync work here and in each guest?  True, or whose it is that fails. */
+static bool
+haversync(const struct place *w, int n, bool *guests)
+{
+	int i, k, st;
+
+	*guests = true;
+	if (!findprog("rsync"))
+		return false;
+	for (i = 0; i < n && *guests; i++) {
+		struct args a = { 0 };
+		struct buf out = { 0 };
+		for (k = 0; k < i && w[k].in != w[i].in; k++)
+			;
+		if (!w[i].in || k < i)
+			continue;
+		sshprogram(&a);
+		sshconfigargs(&a, w[i].in);
+		arg(&a, "%s", guesthostname(w[i].in->name));
+		arg(&a, "command -v rsync");
+		st = runto(a.v, NULL, &out, NOFD);
+		*guests = st == 0;
+		buffree(&out);
+		argsfree(&a);
+	}
+	return *guests;
+}
+
+/* rsync splits its -e at blanks and knows quotes, doubled inside quotes. */
+static const char *
+rsyncshell(const struct inst *in)
+{
+	struct args a = { 0 };
+	struct buf b = { 0 };
+	const char *r, *p;
+	size_t i;
+
+	sshprogram(&a);
+	sshconfigargs(&a, in);
+	for (i = 0; i < a.n; i++) {
+		bufputs(&b, i ? " '" : "'");
+		for (p = a.v[i]; *p; p++)
+			bufprintf(&b, *p == '\'' ? "''" : "%c", *p);
+		bufputc(&b, '\'');
+	}
+	r = keep("%s", b.s);
+	buffree(&b);
+	argsfree(&a);
+	return r;
+}
+
+/* Before 3.2.4 the remote shell reads rsync's paths. */
+static bool
+rsyncisold(void)
+{
+	char *argv[] = { keep("rsync"), keep("--version"), NULL };
+	struct buf b = { 0 };
+	int v[3] = { 0, 0, 0 };
+	const char *p;
+
+	if (runto(argv, NULL, &b, NOFD) == 0 && (p = strstr(b.s, "version ")))
+		(void)sscanf(p, "version %d.%d.%d", &v[0], &v[1], &v[2]);
+	buffree(&b);
+	return v[0] && v[0] * 10000 + v[1] * 100 + v[2] < 30204;
+}
+
+/* A path as an rsync word: wildcards and ~ keep their meaning in the guest. */
+static const char *
+rsyncword(const struct place *w)
+{
+	struct buf b = { 0 };
+	const char *p, *r;
+
+	if (!w->in)
+		return w->path;
+	bufprintf(&b, "%s:", guesthostname(w->in->name));
+	if (!rsyncisold())
+		bufputs(&b, w->path);
+	else
+		for (p = w->path; *p; p++) {
+			if (strchr(" \t\"'\\$`&;|<>()#!{}", *p))
+				bufputc(&b, '\\');
+			bufputc(&b, *p);
+		}
+	r = keep("%s", b.s);
+	buffree(&b);
+	return r;
+}
+
+static void
+cutslash(char *path)
+{
+	size_t n = strlen(path);
+
+	if (n > 1 && path[n - 1] == '/')
+		path[n - 1] = '\0';
+}
+
+/* Make `rsync -r` do what scp does, more or less (spec/cli.md 9.5). */
+static void
+rsyncslashes(struct place *w, int n)
+{
+	int i, k;
+
+	for (i = 0; i < n; i++)
+		if (!endswith(w[i].path, "/"))
+			w[i].path = keep("%s/", *w[i].path ? w[i].path : ".");
+		else if (!w[i].in)
+			cutslash(w[i].path);
+		else
+			for (k = 0; k < n; k++)
+				if (k != i)
+					cutslash(w[k].path);
+}
+
+/* Several instances in one ssh configuration, for scp; removed by the caller. */
+static const char *
+joinedconfig(const struct place *w, int n)
+{
+	struct buf b = { 0 };
+	const char *path = NULL;
+	int i, k;
+
+	for (i = 0; i < n; i++) {
+		for (k = 0; k < i && w[k].in != w[i].in; k++)
+			;
+		if (!w[i].in || k < i)
+			continue;
+		(void)awaitmaster(w[i].in);
+		if (readfile(keep("%s/ssh.config", w[i].in->dir), &b, 1 << 20) < 0)
+			die("read %s/ssh.config:", w[i].in->dir);
+		path = keep("%s/copy.%ld.tmp", w[i].in->dir, (long)getpid());
+	}
+	if (writefile(path, b.s, b.len, 0600) < 0)
+		exit(1);
+	buffree(&b);
+	return path;
+}
+
+static int
+cmdcopy(int argc, char *argv[])
+{
+	const char *backend = opt[FBACKEND].set ? opt[FBACKEND].s : "auto", *config = NULL, *colon, *name;
+	struct place *w = yalloc(&perm, (size_t)argc * sizeof *w);
+	const struct inst *only = NULL;
+	bool verbose = opt[FVERBOSE].b || opt[FDEBUG].b, automatic = strcmp(backend, "auto") == 0, rsync, guests;
+	struct args a = { 0 };
+	struct inst *in;
+	int i, k, remote = 0, several = 0, st;
+
+	if (!automatic && strcmp(backend, "scp") != 0 && strcmp(backend, "rsync") != 0)
+		die("invalid backend %s, must be one of: scp, rsync, auto", bq(backend));
+	for (i = 0; i < argc; i++) {
+		w[i] = (struct place){ NULL, argv[i] };
+		if (!(colon = strchr(argv[i], ':')))
+			continue;
+		name = keep("%.*s", (int)(colon - argv[i]), argv[i]);
+		w[i].path = keep("%s", colon + 1);
+		for (k = 0; k < i && !(w[k].in && strcmp(w[k].in->name, name) == 0); k++)
+			;
+		if (k < i) {
+			w[i].in = w[k].in;
+		} else {
+			in = yalloc(&perm, sizeof *in);
+			needrunning(in, name);
+			w[i].in = in;
+			several++;
+		}
+		only = w[i].in;
+		remote++;
+	}
+	rsync = strcmp(backend, "rsync") == 0 || (automatic && remote <= 1 && haversync(w, argc, &guests));
+	if (strcmp(backend, "rsync") == 0 && !haversync(w, argc, &guests)) {
+		if (guests)
+			die("rsync not found on host; install rsync, or use --backend=scp");
+		die("rsync not available on guest(s)");
+	}
+	if (!rsync && !findprog("scp"))
+		die("neither rsync nor scp found on host: install openssh-client");
+	arg(&a, rsync ? "rsync" : "scp");
+	if (rsync) {
+		arg(&a, "-a");
+		arg(&a, verbose ? "-v" : "-q");
+		if (verbose)
+			arg(&a, "--progress");
+		if (opt[FRECURSIVE].b) {
+			arg(&a, "-r");
+			rsyncslashes(w, argc);
+		}
+		if (only) {
+			arg(&a, "-e");
+			arg(&a, "%s", rsyncshell(only));
+		}
+	} else {
+		if (several > 1) {
+			arg(&a, "-F");
+			arg(&a, "%s", config = joinedconfig(w, argc));
+			arg(&a, "-o");
+			arg(&a, "ControlMaster=no");
+		} else if (only)
+			sshconfigargs(&a, only);
+		arg(&a, verbose ? "-v" : "-q");
+		if (opt[FRECURSIVE].b)
+			arg(&a, "-r");
+		arg(&a, "-3");
+	}
+	arg(&a, "--");
+	for (i = 0; i < argc; i++)
+		if (rsync)
+			arg(&a, "%s", rsyncword(&w[i]));
+		else if (w[i].in)
+			arg(&a, "%s:%s", guesthostname(w[i].in->name), w[i].path);
+		else
+			arg(&a, "%s", w[i].path);
+	if (!config)
+		become(&a, rsync ? "rsync" : "openssh-client");
+	struct job j = { .argv = a.v, .fd = { -1, -1, -1 } };
+	pid_t pid = spawn(&j);
+	st = pid < 0 ? 255 << 8 : waitchild(pid);
+	(void)unlink(config);
+	argsfree(&a);
+	return WIFEXITED(st) ? WEXITSTATUS(st) : 255;
+}
+
+/* A SOCKS proxy in the background: an ssh with a connection of its own, which
+ * ends with the guest. */
+static int
+cmdtunnel(int argc, char *argv[])
+{
+	struct args a = { 0 };
+	struct inst in;
+	long long port = opt[FSOCKSPORT].n;
+	int st;
+
+	(void)argc;
+	warn("`limactl tunnel` is experimental");
+	if (opt[FTUNNELTYPE].set && strcmp(opt[FTUNNELTYPE].s, "socks") != 0)
+		die("unknown tunnel type: %s", bq(opt[FTUNNELTYPE].s));
+	if (port && (port < 1024 || port > 65535))
+		die("invalid socks port %lld", port);
+	needrunning(&in, argv[0]);
+	if (!port && !(port = freeport(0)))
+		die("no free port on 127.0.0.1:");
+	(void)awaitmaster(&in);
+	sshprogram(&a);
+	arg(&a, "-F");
+	arg(&a, "/dev/null");
+	configoptions(&a, in.dir, false);
+	arg(&a, "-o");
+	arg(&a, "ExitOnForwardFailure=yes");
+	arg(&a, "-q");
+	arg(&a, "-f");
+	arg(&a, "-N");
+	arg(&a, "-D");
+	arg(&a, "127.0.0.1:%lld", port);
+	arg(&a, "-p");
+	arg(&a, "%lld", portofconfig(in.dir));
+	arg(&a, "127.0.0.1");
+	st = runto(a.v, NULL, NULL, -1);
+	argsfree(&a);
+	if (st == -1)
+		die("ssh: cannot be run; install openssh-client:");
+	if (st)
+		return WIFEXITED(st) ? WEXITSTATUS(st) : 255;
+	printf("Set `ALL_PROXY=socks5h://127.0.0.1:%lld`, etc.\n"
+	    "The instance can be connected from the host as <http://%s.internal> via a web browser.\n",
+	    port, guesthostname(in.name));
+	return 0;
+}
+
+static int
+cmdshowssh(int argc, char *argv[])
+{
+	static const char *const formats[] = { "cmd", "args", "options", "config" };
+	const char *fmt = opt[FSHOWFORMAT].set ? opt[FSHOWFORMAT].s : "cmd", *key = keep("%s/_config/user", host.limahome);
+	struct args o = { 0 };
+	struct buf b = { 0 };
+	struct inst in;
+	size_t i, f;
+
+	(void)argc;
+	if (badname(argv[0]) || (inspect(&in, argv[0]) < 0 && errno == ENOENT))
+		die("instance %s does not exist, run `limactl create %s` to create a new instance", bq(argv[0]), argv[0]);
+	if (!in.loaded)
+		die("instance \"%s\" has configuration errors: %s", in.name, in.errs.v[0]);
+	warn("`limactl show-ssh` is deprecated. Instead, use `ssh -F %s/ssh.config %s`.", in.dir, guesthostname(in.name));
+	if (access(key, F_OK) < 0)
+		die("stat %s: %s", key, errno == ENOENT ? "no such file or directory" : strerror(errno));
+	for (f = 0; f < LEN(formats) && strcmp(formats[f], fmt) != 0; f++)
+		;
+	if (f == LEN(formats))
+		die("unknown format: %s", bq(fmt));
+	sshoptions(&o, &in.conf);
+	arg(&o, "Hostname=127.0.0.1");
+	arg(&o, "Port=%lld", in.sshport);
+	bufputs(&b, f == 0 ? "ssh" : f == 3 ? keep("Host %s", guesthostname(in.name)) : "");
+	for (i = 0; i < o.n; i++)
+		if (f < 2) {
+			bufputs(&b, b.len ? " -o " : "-o ");
+			bufquote(&b, o.v[i]);
+		} else if (f == 2)
+			bufprintf(&b, "%s%s", i ? "\n" : "", o.v[i]);
+		else
+			bufprintf(&b, "\n  %.*s %s", (int)strcspn(o.v[i], "="), o.v[i], strchr(o.v[i], '=') + 1);
+	if (f == 0)
+		bufprintf(&b, " %s", guesthostname(in.name));
+	puts(b.s);
+	argsfree(&o);
+	buffree(&b);
+	return 0;
 }
 
 /* ---- 34. Other commands ------------------------------------------------- */
+
+/* ---- protect, factory-reset, clone, rename ---- */
+
+/* Each instance in turn; one that is not there fails the command at its end. */
+static int
+setprotected(int argc, char *argv[], bool on)
+{
+	const char *bad = NULL, *path;
+	struct inst in;
+	int i, fd;
+
+	for (i = 0; i < argc; i++) {
+		if (inspect(&in, argv[i]) < 0) {
+			bad = keep("%s%sfailed to inspect instance %s: %s", bad ? bad : "", bad ? "\n" : "", bq(argv[i]), in.errs.v[0]);
+			continue;
+		}
+		path = keep("%s/protected", in.dir);
+		if (in.protected == on) {
+			warn(on ? "Instance %s is already protected. Skipping." : "Instance %s isn't protected. Skipping.", bq(argv[i]));
+			continue;
+		}
+		if (!on && unlink(path) < 0)
+			die("remove %s:", path);
+		if (on) {
+			if ((fd = open(path, O_WRONLY|O_CREAT|O_CLOEXEC|O_NOFOLLOW, 0400)) < 0)
+				die("create %s:", path);
+			close(fd);
+		}
+		info("%s %s", on ? "Protected" : "Unprotected", bq(argv[i]));
+	}
+	if (bad)
+		die("%s", bad);
+	return 0;
+}
+
+static int
+cmdprotect(int argc, char *argv[])
+{
+	return setprotected(argc, argv, true);
+}
+
+static int
+cmdunprotect(int argc, char *argv[])
+{
+	return setprotected(argc, argv, false);
+}
+
+static int
+cmdreset(int argc, char *argv[])
+{
+	const char *name = argc ? argv[0] : deftemplate, *path;
+	struct inst in;
+	struct dirent *d;
+	DIR *dp;
+	int lock;
+
+	if (badname(name) || (inspect(&in, name) < 0 && errno == ENOENT)) {
+		info("Instance %s not found", bq(name));
+		return 0;
+	}
+	lock = lockinstance(&in);
+	if (in.protected)
+		die("instance is protected to prohibit accidental factory-reset (Hint: use `limactl unprotect`)");
+	stopforced(&in);
+	dp = opendir(in.dir);
+	while (dp && (d = readdir(dp))) {
+		if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0 || strcmp(d->d_name, "lima-version") == 0 ||
+		    strcmp(d->d_name, "protected") == 0 || endswith(d->d_name, ".yaml") || endswith(d->d_name, ".yml"))
+			continue;
+		path = keep("%s/%s", in.dir, d->d_name);
+		info("Removing %s", bq(path));
+		if (unlink(path) < 0 && (errno != EISDIR || rmdir(path) < 0))
+			error("remove %s:", path);
+	}
+	if (dp)
+		closedir(dp);
+	close(lock);
+	info("Instance %s has been factory reset", bq(name));
+	return 0;
+}
+
+/* Copy what an instance directory holds.  What belongs to a run of it, or
+ * protects it, stays behind; the image is shared where that can be. */
+static int
+copytree(const char *from, const char *to)
+{
+	static const char *const run[] = { ".pid", ".sock", ".tmp" };
+	const char *src, *dst;
+	struct dirent *d;
+	struct stat st;
+	DIR *dp = opendir(from);
+	size_t i;
+	int r = dp ? 0 : -1;
+
+	while (r == 0 && (d = readdir(dp))) {
+		for (i = 0; i < LEN(run) && !endswith(d->d_name, run[i]); i++)
+			;
+		if (i < LEN(run) || strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0 ||
+		    strcmp(d->d_name, "protected") == 0 || strcmp(d->d_name, "swtpm") == 0)
+			continue;
+		src = keep("%s/%s", from, d->d_name);
+		dst = keep("%s/%s", to, d->d_name);
+		if (lstat(src, &st) < 0)
+			r = -1;
+		else if (S_ISDIR(st.st_mode))
+			r = mkdir(dst, 0700) < 0 || copytree(src, dst) < 0 ? -1 : 0;
+		else if (S_ISREG(st.st_mode))
+			r = clonefile(src, dst, strcmp(d->d_name, "basedisk") == 0) < 0 || chmod(dst, st.st_mode & 0777) < 0 ? -1 : 0;
+		if (r < 0)
+			error("copy %s to %s:", src, dst);
+	}
+	if (dp)
+		closedir(dp);
+	return r;
+}
+
+/* clone and rename, whose words are told by verb: check, then give a name to
+ * the copy or to the original. */
+static int
+newname(char *argv[], bool clone)
+{
+	const char *old = argv[0], *new = argv[1], *verb = clone ? "clone" : "rename", *text, *tmp, *e;
+	struct inst in;
+	struct stat st;
+	bool changed;
+	int lock, mine = -1;
+
+	if (badname(old) || (inspect(&in, old) < 0 && errno == ENOENT))
+		die("instance %s not found", bq(old));
+	if (strcmp(old, new) == 0)
+		die("new instance name %s must be different from %s", bq(new), bq(old));
+	if (in.agent || in.driver)
+		die("cannot %s a running instance", verb);
+	if ((e = badname(new)))
+		die("%s", e);
+	if (lstat(instdir(new), &st) == 0)
+		die("instance %s already exists", bq(new));
+	checkpathlen(new);
+	lock = lockinstance(&in);
+	if (in.agent || in.driver)
+		die("cannot %s a running instance", verb);
+	text = editedtext(new, in.dir, &changed);
+	tmp = in.dir;
+	if (clone) {
+		sweep(new);
+		tmp = keep("%s/.%s.tmp.%ld", host.limahome, new, (long)getpid());
+		if (mkdir(tmp, 0700) < 0)
+			die("create %s:", tmp);
+		scratchadd(tmp);
+		if ((mine = lockfile(tmp, O_RDONLY|O_DIRECTORY, new)) < 0)      /* sweep() lets it be */
+			die("lock %s:", tmp);
+		if (copytree(in.dir, tmp) < 0 || gotsig)
+			die(gotsig ? "interrupted" : "the instance %s could not be copied", bq(old));
+	}
+	if (changed && clone && writefile(keep("%s/lima.yaml", tmp), text, strlen(text), 0644) < 0)
+		exit(1);
+	if (syscall(SYS_renameat2, AT_FDCWD, tmp, AT_FDCWD, instdir(new), 1 /* RENAME_NOREPLACE */) < 0)
+		die("rename %s to %s:", tmp, instdir(new));
+	if (clone)
+		scratchdrop();
+	if (changed && !clone && writefile(keep("%s/lima.yaml", instdir(new)), text, strlen(text), 0644) < 0)
+		exit(1);
+	close(lock);
+	if (mine >= 0)
+		close(mine);
+	if (opt[FSTARTIT].b)
+		startnow(new);
+	return 0;
+}
+
+static int
+cmdclone(int argc, char *argv[])
+{
+	(void)argc;
+	return newname(argv, true);
+}
+
+static int
+cmdrename(int argc, char *argv[])
+{
+	(void)argc;
+	return newname(argv, false);
+}
+
+/* ---- what makes no sense here ---- */
+
+static int
+cmdsudoers(int argc, char *argv[])
+{
+	(void)argc;
+	(void)argv;
+	die("sudoers command is only supported on macOS right now");
+}
 
 /* ---- info, validate, hostagent ---- */
 
@@ -9498,6 +10167,16 @@ static const struct cmd cmds[] = {
 	{ "list",      "ls",     LIST,     0, -1, "[NAME...]",             "list instances", cmdlist },
 	{ "delete",    "remove rm", DELETE,   1, -1, "NAME...",               "delete instances", cmddelete },
 	{ "validate",  NULL,     VALIDATE, 1, -1, "FILE.yaml...",          "check templates", cmdvalidate },
+	{ "restart",   NULL,     RESTART,  0, 1,  "[NAME]",                "stop an instance and start it again", cmdrestart },
+	{ "copy",      "cp",     COPY,     2, -1, "SOURCE... TARGET",      "copy files; NAME:PATH is a file in an instance", cmdcopy },
+	{ "tunnel",    NULL,     TUNNEL,   1, 1,  "NAME",                  "a SOCKS proxy into an instance (experimental)", cmdtunnel },
+	{ "show-ssh",  NULL,     SHOWSSH,  1, 1,  "NAME",                  "the ssh options of an instance (deprecated)", cmdshowssh },
+	{ "protect",   NULL,     NOFLAGS,  1, -1, "NAME...",               "keep instances from being deleted", cmdprotect },
+	{ "unprotect", NULL,     NOFLAGS,  1, -1, "NAME...",               "let instances be deleted again", cmdunprotect },
+	{ "factory-reset", NULL, NOFLAGS,  0, 1,  "[NAME]",                "remove all but the configuration of an instance", cmdreset },
+	{ "clone",     NULL,     CLONE,    2, 2,  "OLD NEW",               "copy a stopped instance", cmdclone },
+	{ "rename",    NULL,     CLONE,    2, 2,  "OLD NEW",               "rename a stopped instance", cmdrename },
+	{ "sudoers",   NULL,     NOFLAGS,  0, -1, "",                      "for macOS only", cmdsudoers },
 	{ "info",      NULL,     INFO_,    0, 0,  "",                      "show what this program and host have", cmdinfo },
 	{ "help",      NULL,     HELP,     0, 2,  "[COMMAND]",             "help for a command", cmdhelp },
 	{ "hostagent", NULL,     AGENT,    1, 1,  "NAME",                  NULL, cmdhostagent },
@@ -9746,6 +10425,8 @@ main(int argc, char *argv[])
 	else if (!c || !c->run || opt[FHELP].b)
 		usage(c);
 	else {
+		if ((c->bit & (CLONE|EDIT)) && opt[FYES].set)
+			warn("--yes flag is deprecated (--tty=false is still supported and works in the same way. Also consider using --start)");
 		checkargc(c, argc, argv);
 		hostinit();
 		r = c->run(argc, argv);

@@ -15,7 +15,8 @@
  * After the plan the QEMU serves its monitors until it is told to end. As
  * `ssh -N` the program is a master: it listens on ControlPath and waits. With a
  * file `sshfail` in the directory it says so and ends with 255. `ssh -O exit`
- * ends the master. Any other ssh
+ * ends the master. With a file `background` no ssh stays; with `norsync` a guest
+ * has none. Any other ssh
  * prints its last word and ends with 0.
  * As `httpd` it serves DIR/www on a port of 127.0.0.1 that it writes to DIR/port,
  * and notes what is asked in DIR/requests. Of a name that begins with slow it
@@ -294,6 +295,10 @@ ssh(int argc, char *argv[])
 			ask = argv[i + 1];
 		master |= strcmp(argv[i], "-N") == 0;
 	}
+	if (strcmp(argv[argc - 1], "command -v rsync") == 0)
+		return access(fmt("%s/norsync", dir), F_OK) == 0;
+	if (access(fmt("%s/background", dir), F_OK) == 0)
+		return access(fmt("%s/sshfail", dir), F_OK) == 0 ? 255 : 0;
 	if (!master && !ask) {
 		puts(argv[argc - 1]);
 		return 0;
