@@ -15,8 +15,8 @@ rsynced() {
 	same "$(tail -n 2 "$fakes/argv.rsync" | tr '\n' ' ')" "$3 $4 "
 }
 
-test_copy() {
-	begin copy
+test_scp() {
+	begin scp
 	buildfakes
 	PATH=$fakes:$realpath
 	for v in one two; do mk "$v"; status 0; done
