@@ -224,6 +224,9 @@ main() {
 	packages=apt,usr-is-merged,systemd-sysv,udev,dbus,dbus-user-session,libpam-systemd,openssh-server,sudo,sshfs
 	packages=$packages,ca-certificates,iproute2,e2fsprogs,netbase,bash,less,procps
 	packages=$packages,kmod,apt-utils,tzdata,passwd,rsync
+	# containerd for the user and what rootless engines need: installing it
+	# at the first start would take a minute of an emulated CPU.
+	packages=$packages,containerd,runc,rootlesskit,slirp4netns,uidmap,fuse-overlayfs,iptables
 	for p; do
 		case $p in
 		'' | -* | *[!A-Za-z0-9.+:=~/_-]*) die "'$p' is no package's name" ;;
@@ -533,6 +536,7 @@ set_up() {
 
 	set_up_net
 	set_up_boot
+	engines_off
 	trim
 }
 
@@ -764,6 +768,16 @@ END
 		SystemMaxUse=64M
 		Audit=no
 	END
+}
+
+# Engines that run for the whole system start when lima.yaml asks for one: as
+# packaged each is 5 to 10 s of an emulated CPU at every boot, for nobody.
+engines_off() {
+	for u in containerd docker docker.socket podman podman.socket podman-restart \
+		podman-auto-update podman-auto-update.timer podman-clean-transient buildkit crio; do
+		case $u in *.*) ;; *) u=$u.service ;; esac
+		rm -f "$root"/etc/systemd/system/*.wants/$u "$root"/etc/systemd/user/*.wants/$u
+	done
 }
 
 # A VM's disk is checked and mounted before systemd runs, it has no screen and
