@@ -3545,41 +3545,156 @@ whyfetch(const char *prog, int st)
 	return keep("%s %s", prog, ended(st));
 }
 
-/* Download url into path with curl or wget, resuming what is there.  Reports. */
+/* limactl takes proxies from variables of either case, curl and wget from the
+ * lower one only. */
+static void
+proxyenv(void)
+{
+	static const char *const names[][2] = {
+		{ "HTTP_PROXY", "http_proxy" }, { "HTTPS_PROXY", "https_proxy" },
+		{ "ALL_PROXY", "all_proxy" }, { "NO_PROXY", "no_proxy" },
+	};
+	const char *v;
+	size_t i;
+
+	for (i = 0; i < LEN(names); i++)
+		if ((v = getenv(names[i][0])) && *v)
+			(void)setenv(names[i][1], v, 0);
+}
+
+/* The last value of a header in a file of curl -D or wget -S, "" when absent. */
+static const char *
+header(const char *file, const char *name)
+{
+	struct buf b = { 0 };
+	const char *val = "";
+	char *p, *line;
+	size_t n = strlen(name);
+
+	if (readfile(file, &b, 1 << 20) == 0)
+		for (p = b.s; (line = strsep(&p, "\n")); ) {
+			line += strspn(line, " ");
+			if (startswith(line, "HTTP/"))
+				val = "";       /* of an answer that was redirected */
+			else if (strncasecmp(line, name, n) == 0 && line[n] == ':')
+				val = chomp(keep("%s", line + n + 1 + strspn(line + n + 1, " ")));
+		}
+	buffree(&b);
+	return val;
+}
+
+struct download {
+	const char *url, *what;         /* what: for messages */
+	const char *part, *headers;     /* files */
+	const char *since;              /* go on with part, when the server's file is still of this time; NULL: whatever it is */
+};
+
+/* How far a download is: a status line, and for logs a line now and then. */
+static void
+progress(const struct download *d)
+{
+	const char *range = strrchr(header(d->headers, "Content-Range"), '/');
+	long long total, have;
+	struct stat st;
+	const char *text;
+
+	if (stat(d->part, &st) < 0)
+		return;
+	have = (long long)st.st_size;
+	if (parsenum(range ? range + 1 : header(d->headers, "Content-Length"), 1, LLONG_MAX, &total) < 0 || total < have)
+		text = printsize(have);
+	else
+		text = keep("%s of %s (%lld%%)", printsize(have), printsize(total), have * 100 / total);
+	if (msg.tty && !msg.json)
+		status("Downloading %s: %s", d->what, text);
+	else
+		info("Downloading %s: %s", d->what, text);
+}
+
+/* Download with curl or wget, going on with what is there.  0; 1 when the server
+ * does not go on; -1, reported. */
 static int
-fetch(const char *url, const char *path, const char *headers)
+fetch(const struct download *d)
 {
 	struct args a = { 0 };
 	bool curl = findprog("curl") != NULL;
-	struct job j = { .fd = { NOFD, NOFD, -1 } };
-	int st;
+	struct job j = { .fd = { NOFD, NOFD, NOFD } };
+	struct pollfd p = { .events = POLLIN };
+	int st, fd = -1;
 	pid_t pid;
 
 	if (!curl && !findprog("wget")) {
-		warn("%s: neither curl nor wget found in PATH; install curl", url);
+		warn("%s: neither curl nor wget found in PATH; install curl", d->url);
 		return -1;
 	}
-	/* no --retry: it would also retry a name that does not resolve */
+	proxyenv();
 	if (curl) {
-		argwords(&a, "curl -fLg --proto-redir =http,https -C - --connect-timeout 15 --speed-limit 1 --speed-time 60 -D");
-		arg(&a, "%s", headers);
-		arg(&a, msg.tty ? "-#" : "-sS");
+		/* no --retry: it would also retry a name that does not resolve */
+		argwords(&a, "curl -sfLg --proto-redir =http,https -C - --connect-timeout 15 --speed-limit 1 --speed-time 60 -D");
+		arg(&a, "%s", d->headers);
+		if (d->since && *d->since) {
+			arg(&a, "-H");
+			arg(&a, "If-Range: %s", d->since);
+		}
 		arg(&a, "-o");
-	} else
-		argwords(&a, msg.tty ? "wget -q -c -T 60 -t 1 -O" : "wget -nv -c -T 60 -t 1 -O");
-	arg(&a, "%s", path);
+	} else {
+		argwords(&a, "wget -nv -S -c -T 60 -t 1 -O");
+		if ((fd = open(d->headers, O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC, 0644)) < 0)
+			die("create %s:", d->headers);
+		j.fd[2] = fd;
+	}
+	arg(&a, "%s", d->part);
 	arg(&a, "--");
-	arg(&a, "%s", url);
+	arg(&a, "%s", d->url);
 	j.argv = a.v;
-	msg.status = false;
 	pid = spawn(&j);
+	if (fd >= 0)
+		close(fd);
+	p.fd = pid > 0 ? pidfdopen(pid) : -1;
+	while (p.fd >= 0 && !gotsig && poll(&p, 1, msg.tty && !msg.json ? 300 : 20000) == 0)
+		progress(d);
+	if (p.fd >= 0)
+		close(p.fd);
 	st = pid < 0 ? -1 : waitchild(pid);
 	if (gotsig)
-		die("interrupted while downloading %s; the next try goes on where this one stopped", url);
-	if (st != 0)
-		warn("failed to download %s: %s", bq(url), whyfetch(a.v[0], st));
+		die("interrupted while downloading %s; the next try goes on where this one stopped", d->url);
 	argsfree(&a);
-	return st == 0 ? 0 : -1;
+	if (st == 0)
+		return 0;
+	/* 33: curl asked for the rest and got all, or something else */
+	if (curl && st != -1 && WIFEXITED(st) && (WEXITSTATUS(st) == 33 ||
+	    (WEXITSTATUS(st) == 22 && *header(d->headers, "Content-Range") == 'b')))
+		return 1;
+	warn("failed to download %s: %s", bq(d->url), whyfetch(curl ? "curl" : "wget", st));
+	return -1;
+}
+
+/* The Last-Modified that a server says now; NULL when it cannot be asked. */
+static const char *
+lastmodified(const char *url, const char *headers)
+{
+	struct args a = { 0 };
+	bool curl = findprog("curl") != NULL;
+	int st, fd = NOFD;
+
+	proxyenv();
+	if (curl) {
+		argwords(&a, "curl -sfLgI --proto-redir =http,https --connect-timeout 15 -m 30 -D");
+		arg(&a, "%s", headers);
+	} else {
+		argwords(&a, "wget -nv -S --spider -T 30 -t 1");
+		if ((fd = open(headers, O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC, 0644)) < 0)
+			return NULL;
+	}
+	arg(&a, "--");
+	arg(&a, "%s", url);
+	st = runto(a.v, NULL, NULL, fd);
+	if (fd >= 0)
+		close(fd);
+	argsfree(&a);
+	if (gotsig)
+		die("interrupted");
+	return st == 0 ? header(headers, "Last-Modified") : NULL;
 }
 
 /* A small text by http(s) appended to b, at most max bytes.  The HTTP status;
@@ -3601,6 +3716,7 @@ httpget(const char *url, const char *auth, struct buf *b, size_t max)
 		warn("%s: neither curl nor wget found in PATH; install curl", url);
 		return -1;
 	}
+	proxyenv();
 	argwords(&a, curl ? "curl -sLg -m 120 --connect-timeout 15 --proto-redir =http,https -w \n%{http_code} -K /proc/self/fd/3 --" :
 	    "wget -q -T 60 -t 1 --config=/proc/self/fd/3 -O - --");
 	arg(&a, "%s", url);
@@ -3635,21 +3751,52 @@ httpget(const char *url, const char *auth, struct buf *b, size_t max)
 	return code;
 }
 
-/* The last value of a header in a curl -D file, "" when absent. */
-static const char *
-header(const char *file, const char *name)
+/* The lock of a directory of the cache, or of a file beside one.  Made when it
+ * is missing, and again when prune took it away while we waited. */
+static int
+lockcache(const char *path, int flags, const char *what)
 {
-	struct buf b = { 0 };
-	const char *val = "";
-	char *p, *line;
-	size_t n = strlen(name);
+	struct stat a, b;
+	int fd;
 
-	if (readfile(file, &b, 1 << 20) == 0)
-		for (p = b.s; (line = strsep(&p, "\n")); )
-			if (strncasecmp(line, name, n) == 0 && line[n] == ':')
-				val = chomp(keep("%s", line + n + 1 + strspn(line + n + 1, " ")));
-	buffree(&b);
-	return val;
+	for (;;) {
+		if ((flags & O_DIRECTORY) && mkdirs(path, 0700) < 0)
+			die("create the cache directory %s:", path);
+		if ((fd = lockfile(path, flags, what)) < 0) {
+			if (gotsig)
+				die("interrupted");
+			if (errno == ENOENT && (flags & O_DIRECTORY))
+				continue;
+			die("lock %s:", path);
+		}
+		if (fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev)
+			return fd;
+		close(fd);
+	}
+}
+
+/* May the data of a cache directory be used without another download?  Without
+ * a digest the server is asked whether it has a newer one. */
+static bool
+cachefresh(const char *dir, const char *url, const char *digest)
+{
+	const char *data = keep("%s/data", dir), *file, *known = NULL, *had, *has;
+
+	file = digest ? keep("%s/%.*s.digest", dir, (int)strcspn(digest, ":"), digest) : NULL;
+	if (file && (known = readline1(file))) {
+		if (strcmp(known, digest) != 0)
+			warn("expected digest %s, got %s (%s)", bq(digest), bq(known), data);
+		return true;            /* right or wrong, it is what that server has */
+	}
+	had = readline1(keep("%s/time", dir));
+	if (!(has = lastmodified(url, keep("%s/headers.tmp", dir)))) {
+		info("Failed to retrieve last-modified for cached digest-less image; using cached image.");
+		return true;
+	}
+	if (had && *had && strcmp(had, has) == 0)
+		return true;
+	info("Re-downloading digest-less image: last-modified mismatch (cached: %s, server: %s)", had ? had : "", has);
+	return false;
 }
 
 /* The cached file of a URL, fetched when it is not there.  NULL when it cannot
@@ -3659,53 +3806,52 @@ static const char *
 cached(const char *url, const char *digest, const char *what)
 {
 	const char *dir = keep("%s/download/by-url-sha256/%s", cachedir(), hashhex(url, 32));
-	const char *data = keep("%s/data", dir), *part = keep("%s/data.part", dir);
-	const char *hdr = keep("%s/headers.tmp", dir), *dfile = NULL, *known, *ret = NULL;
-	const char *base = strrchr(url, '/');
-	bool resumed;
-	int lock, got;
+	const char *data = keep("%s/data", dir), *dfile = NULL, *known, *changed, *type, *ret = NULL;
+	const char *base = strrchr(url, '/') ? strrchr(url, '/') + 1 : url;
+	struct download d = { url, keep("%s (%s)", what, base), keep("%s/data.part", dir), keep("%s/headers.tmp", dir), NULL };
+	int lock = lockcache(dir, O_RDONLY|O_DIRECTORY, base), got;
 
-	if (mkdirs(dir, 0700) < 0)
-		die("create the cache directory %s:", dir);
-	if ((lock = lockfile(dir, O_RDONLY|O_DIRECTORY, base ? base + 1 : url)) < 0)
-		die("lock %s:", dir);
 	if (digest)
 		dfile = keep("%s/%.*s.digest", dir, (int)strcspn(digest, ":"), digest);
-	if (access(data, F_OK) == 0) {
+	if (access(data, F_OK) == 0 && cachefresh(dir, url, digest)) {
 		known = dfile ? readline1(dfile) : NULL;
-		if (known && strcmp(known, digest) != 0)
-			warn("expected digest %s, got %s (%s)", bq(digest), bq(known), data);
-		else if (!digest || known || (checkdigest(data, digest) == 0 &&
-		    writefile(dfile, digest, strlen(digest), 0644) == 0))
-			ret = data;
-		if (ret)
+		if (!digest || (known ? strcmp(known, digest) == 0 : checkdigest(data, digest) == 0 &&
+		    writefile(dfile, digest, strlen(digest), 0644) == 0)) {
 			info("Using cache %s", bq(data));
+			ret = data;
+		}
 		close(lock);
 		return ret;
 	}
-	info("Downloading %s (%s)", what, base ? base + 1 : url);
-	if (!digest)
-		(void)unlink(part);     /* nothing would tell if it was of another version */
-	resumed = access(part, F_OK) == 0;
-	/* a whole one, or a server that cannot resume, is an error to curl */
-	if ((got = fetch(url, part, hdr)) < 0 && resumed && unlink(part) == 0)
-		got = fetch(url, part, hdr);
+	info("Downloading %s", d.what);
+	/* a part goes on when a digest, or the server, will tell a new file from the old */
+	d.since = header(d.headers, "Last-Modified");
+	if (!digest && (!*d.since || !findprog("curl")))        /* wget cannot ask for that */
+		(void)unlink(d.part);
+	if ((got = fetch(&d)) > 0 && unlink(d.part) == 0) {
+		d.since = NULL;
+		got = fetch(&d);
+	}
+	if (got > 0)
+		warn("failed to download %s: the server's answer makes no sense", bq(url));
 	if (got == 0) {
-		if (digest && checkdigest(part, digest) < 0)
-			(void)unlink(part);     /* a resume would only complete the wrong file */
-		else if (syncfile(part) < 0)
-			warn("fsync %s:", part);
-		else if (rename(part, data) < 0)
-			warn("rename %s:", part);
+		changed = header(d.headers, "Last-Modified");
+		type = header(d.headers, "Content-Type");
+		if (digest && checkdigest(d.part, digest) < 0)
+			(void)unlink(d.part);   /* a resume would only complete the wrong file */
+		else if (syncfile(d.part) < 0)
+			warn("fsync %s:", d.part);
+		else if (rename(d.part, data) < 0)
+			warn("rename %s:", d.part);
 		else if (writefile(keep("%s/url", dir), url, strlen(url), 0644) == 0 &&
-		    writefile(keep("%s/time", dir), header(hdr, "Last-Modified"), strlen(header(hdr, "Last-Modified")), 0644) == 0 &&
-		    writefile(keep("%s/type", dir), header(hdr, "Content-Type"), strlen(header(hdr, "Content-Type")), 0644) == 0 &&
+		    writefile(keep("%s/time", dir), changed, strlen(changed), 0644) == 0 &&
+		    writefile(keep("%s/type", dir), type, strlen(type), 0644) == 0 &&
 		    (!digest || writefile(dfile, digest, strlen(digest), 0644) == 0)) {
 			info("Downloaded %s from %s", what, bq(url));
 			ret = data;
 		}
+		(void)unlink(d.headers);
 	}
-	(void)unlink(hdr);
 	close(lock);
 	return ret;
 }
@@ -3768,17 +3914,30 @@ showtail(const char *path, int lines, const char *prefix)
 	buffree(&out);
 }
 
+/* The guest's fixed address, which is part of a built image. */
+static const char *
+guestip(void)
+{
+	return keep("%s%s", slirpaddress, strchr(slirpnet, '/'));
+}
+
+/* The name in the cache of mmdebstrap:SPEC. */
+static const char *
+buildkey(const char *spec, const char *arch)
+{
+	size_t len;
+	const unsigned char *script = embedded("mkimage.sh", &len);
+
+	return hashhex(keep("%s %s %s %s %s %s", spec, arch, guestip(), slirpgateway, slirpdns,
+	    hashhex(keep("%.*s", (int)len, (const char *)script), 32)), 12);
+}
+
 /* The directory of a guest built by guest/mkimage.sh, made when it is not in
  * the cache: disk, kernel, initrd, cmdline.  NULL when it cannot be built. */
 static const char *
 built(const char *spec, const char *arch)
 {
-	size_t len;
-	const unsigned char *script = embedded("mkimage.sh", &len);
-	/* the guest's fixed address is part of the image */
-	const char *ip = keep("%s%s", slirpaddress, strchr(slirpnet, '/'));
-	const char *key = hashhex(keep("%s %s %s %s %s %s", spec, arch, ip, slirpgateway, slirpdns,
-	    hashhex(keep("%.*s", (int)len, (const char *)script), 32)), 12);
+	const char *ip = guestip(), *key = buildkey(spec, arch);
 	const char *top = keep("%s/mmdebstrap", cachedir()), *dir = keep("%s/%s", top, key);
 	const char *tmp = keep("%s.tmp", dir), *logfile = keep("%s/build.log", tmp);
 	struct args a = { 0 };
@@ -3788,8 +3947,7 @@ built(const char *spec, const char *arch)
 
 	if (mkdirs(top, 0700) < 0)
 		die("create the cache directory %s:", top);
-	if ((lock = lockfile(keep("%s.lock", dir), O_RDWR|O_CREAT, keep("building %s", spec))) < 0)
-		die("lock %s.lock:", dir);
+	lock = lockcache(keep("%s.lock", dir), O_RDWR|O_CREAT, keep("building %s", spec));
 	if (access(dir, F_OK) == 0) {
 		info("Using cache %s", bq(dir));
 		close(lock);
@@ -3851,44 +4009,80 @@ getbe64(const unsigned char *p)
 	return v;
 }
 
-/* Look at an image before QEMU does: its format and virtual size.  A qcow2
- * header (docs/interop/qcow2.txt) that names another file is refused, for the
- * guest could read that file.  NULL, or what is wrong. */
+static unsigned long
+getbe32(const unsigned char *p)
+{
+	return (unsigned long)p[0] << 24 | (unsigned long)p[1] << 16 | (unsigned long)p[2] << 8 | p[3];
+}
+
+/* Look at the first bytes of a qcow2 file (docs/interop/qcow2.txt).  One that
+ * names another file is refused, for the guest could read that file.  NULL, or
+ * what is wrong. */
+static const char *
+qcow2header(const unsigned char *h, size_t n, long long *size)
+{
+	unsigned long version;
+
+	if (n < 72)
+		return "has a cut qcow2 header";
+	version = getbe32(h + 4);
+	if (version < 2 || version > 3)
+		return "has an unknown qcow2 version";
+	if (version == 3 && n < 104)
+		return "has a cut qcow2 header";
+	if (getbe64(h + 8) != 0 || getbe32(h + 16) != 0)
+		return "has a backing file; flatten it with `qemu-img convert`";
+	if (version == 3 && (h[79] & 4))
+		return "has an external data file; flatten it with `qemu-img convert`";
+	if (version == 3 && (h[79] & 2))
+		return "is marked as corrupt; look at it with `qemu-img check`";
+	if (getbe32(h + 32) != 0)
+		return "is encrypted; decrypt it with `qemu-img convert`";
+	if (getbe32(h + 20) < 9 || getbe32(h + 20) > 21)
+		return "has an impossible cluster size";
+	if (getbe64(h + 24) > 1ULL << 50)
+		return "claims an absurd size";
+	*size = (long long)getbe64(h + 24);
+	return NULL;
+}
+
+/* Look at an image before QEMU does: its format, qcow2, raw or iso, and virtual
+ * size.  NULL, or what is wrong. */
 static const char *
 imageformat(const char *path, const char **fmt, long long *size)
 {
+	static const struct { size_t at, n; const char *magic, *name; } others[] = {
+		{ 0, 4, "KDMV", "vmdk" }, { 0, 4, "COWD", "vmdk" }, { 0, 21, "# Disk DescriptorFile", "vmdk" },
+		{ 0, 8, "vhdxfile", "vhdx" }, { 0, 8, "conectix", "vpc" }, { 64, 4, "\x7f\x10\xda\xbe", "vdi" },
+		{ 0, 4, "QED", "qed" }, { 0, 16, "WithoutFreeSpace", "parallels" }, { 0, 16, "WithouFreSpacExt", "parallels" },
+	};
 	unsigned char h[104] = { 0 };
+	const char *why;
 	char cd[6] = "";
 	struct stat st;
 	ssize_t n;
-	int fd = open(path, O_RDONLY|O_CLOEXEC);
+	size_t i;
+	int fd = open(path, O_RDONLY|O_CLOEXEC|O_NOCTTY);
 
 	if (fd < 0)
 		return keep("open %s: %s", path, strerror(errno));
-	n = pread(fd, h, sizeof h, 0);
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (n = pread(fd, h, sizeof h, 0)) < 0) {
+		close(fd);
+		return keep("%s is not a readable regular file", path);
+	}
 	if (pread(fd, cd, 5, 32769) != 5)       /* ECMA-119 8.1.2: the volume descriptor's identifier */
 		*cd = '\0';
-	if (fstat(fd, &st) < 0)
-		st.st_size = 0;
 	close(fd);
-	*fmt = "raw";
+	*fmt = strcmp(cd, "CD001") == 0 ? "iso" : "raw";
 	*size = (long long)st.st_size;
-	if (n < 0 || !S_ISREG(st.st_mode))
-		return keep("%s is not a readable regular file", path);
-	if (strcmp(cd, "CD001") == 0)
-		return keep("%s is an ISO 9660 image; booting one is not supported in this version", path);
-	if (n < 72 || memcmp(h, "QFI\xfb", 4) != 0)
-		return NULL;
-	*fmt = "qcow2";
-	*size = (long long)getbe64(h + 24);
-	if (h[4] || h[5] || h[6] || h[7] < 2 || h[7] > 3)
-		return keep("%s has an unknown qcow2 version", path);
-	if (getbe64(h + 8) != 0)
-		return keep("%s has a backing file; flatten it with `qemu-img convert`", path);
-	if (h[7] == 3 && (h[79] & 4))
-		return keep("%s has an external data file", path);
-	if (*size < 0 || *size > 1LL << 50)
-		return keep("%s claims an absurd size", path);
+	if (n >= 4 && memcmp(h, "QFI\xfb", 4) == 0) {
+		*fmt = "qcow2";
+		return (why = qcow2header(h, (size_t)n, size)) ? keep("%s %s", path, why) : NULL;
+	}
+	for (i = 0; i < LEN(others); i++)
+		if ((size_t)n >= others[i].at + others[i].n && memcmp(h + others[i].at, others[i].magic, others[i].n) == 0)
+			return keep("%s is a %s image, neither raw nor qcow2; make one with `qemu-img convert -O qcow2`",
+			    path, others[i].name);
 	return NULL;
 }
 
@@ -4046,38 +4240,55 @@ prepareimage(const struct conf *c, const char *dir)
 	die("none of the %zu images for %s can be had (the lines above say why); name another one in `images`", tried, c->arch);
 }
 
-/* Make what a start needs and is not there: basedisk, disk, its size. */
+/* A new qcow2 file `disk` in dir, an overlay of base when there is one; whole or
+ * not at all. */
+static void
+makedisk(const char *dir, const char *base, const char *fmt, long long size)
+{
+	struct args a = { 0 };
+
+	argwords(&a, "qemu-img create -q -f qcow2");
+	if (base) {
+		arg(&a, "-F");
+		arg(&a, "%s", fmt);
+		arg(&a, "-b");
+		arg(&a, "%s", base);
+	}
+	arg(&a, "disk.tmp");
+	arg(&a, "%lld", size);
+	runordie(a.v, dir, "qemu-utils (qemu-img)");
+	if (rename(keep("%s/disk.tmp", dir), keep("%s/disk", dir)) < 0)
+		die("rename %s/disk.tmp:", dir);
+	argsfree(&a);
+}
+
+/* Make what a start needs and is not there: basedisk or iso, disk, its size. */
 static void
 preparedisk(const struct conf *c, const char *dir)
 {
-	const char *disk = keep("%s/disk", dir), *base = keep("%s/basedisk", dir), *fmt = "raw", *why;
+	const char *disk = keep("%s/disk", dir), *base = keep("%s/basedisk", dir), *iso = keep("%s/iso", dir);
+	const char *fmt = "raw", *why;
 	struct args a = { 0 };
 	long long size = 0;
 
 	if (access(disk, F_OK) < 0) {
-		if (access(base, F_OK) < 0)
+		if (access(base, F_OK) < 0 && access(iso, F_OK) < 0)
 			prepareimage(c, dir);
-		if ((why = imageformat(base, &fmt, &size)))
-			die("%s", why);
+		if (access(base, F_OK) == 0) {
+			if ((why = imageformat(base, &fmt, &size)))
+				die("%s", why);
+			if (strcmp(fmt, "iso") == 0 && rename(base, iso) < 0)
+				die("rename %s to %s:", base, iso);
+		}
+		if (access(iso, F_OK) == 0) {   /* boots from there, with an empty disk beside it */
+			makedisk(dir, NULL, NULL, c->disk);
+			return;
+		}
 		if (c->disk < size)
 			die("disk shrinking is not supported: the image has %s, `disk` says %s", printsize(size), printsize(c->disk));
 		if (c->disk != size)
 			info("Resize instance %s's disk from %s to %s", c->name, printsize(size), printsize(c->disk));
-		arg(&a, "qemu-img");
-		arg(&a, "create");
-		arg(&a, "-q");
-		arg(&a, "-f");
-		arg(&a, "qcow2");
-		arg(&a, "-F");
-		arg(&a, "%s", fmt);
-		arg(&a, "-b");
-		arg(&a, "basedisk");
-		arg(&a, "disk.tmp");
-		arg(&a, "%lld", c->disk);
-		runordie(a.v, dir, "qemu-utils (qemu-img)");
-		if (rename(keep("%s/disk.tmp", dir), disk) < 0)
-			die("rename %s/disk.tmp:", dir);
-		argsfree(&a);
+		makedisk(dir, "basedisk", fmt, c->disk);
 		return;
 	}
 	/* our overlay names a backing file, so imageformat's refusal does not count here */
@@ -4087,15 +4298,80 @@ preparedisk(const struct conf *c, const char *dir)
 	if (size > c->disk)
 		die("disk shrinking is not supported: %s has %s, `disk` says %s", disk, printsize(size), printsize(c->disk));
 	info("Resize instance %s's disk from %s to %s", c->name, printsize(size), printsize(c->disk));
-	arg(&a, "qemu-img");
-	arg(&a, "resize");
-	arg(&a, "-q");
-	arg(&a, "-f");
+	argwords(&a, "qemu-img resize -q -f");
 	arg(&a, "%s", fmt);
 	arg(&a, "disk");
 	arg(&a, "%lld", c->disk);
 	runordie(a.v, dir, "qemu-utils (qemu-img)");
 	argsfree(&a);
+}
+
+/* The names in the cache of all that a tree names; they are to be kept. */
+static void
+referred(struct strs *keepers, const struct ynode *n)
+{
+	size_t i;
+
+	for (; n; n = n->next) {
+		referred(keepers, n->first);
+		if (!n->s || n->kind != Y_STR)
+			continue;
+		if (startswith(n->s, "http://") || startswith(n->s, "https://")) {
+			keepers->v = xrealloc(keepers->v, keepers->n + 1, sizeof *keepers->v);
+			keepers->v[keepers->n++] = keep("%s", hashhex(n->s, 32));
+		}
+		for (i = 0; startswith(n->s, "mmdebstrap:") && i < LEN(archs); i++) {
+			keepers->v = xrealloc(keepers->v, keepers->n + 1, sizeof *keepers->v);
+			keepers->v[keepers->n++] = keep("%s", buildkey(n->s + strlen("mmdebstrap:"), archs[i].name));
+		}
+	}
+}
+
+static void
+referredtext(struct strs *keepers, const char *text, size_t len)
+{
+	struct ydoc d = { 0 };
+
+	if (yparse(&d, text, len) == 0)
+		referred(keepers, d.root);
+	yfree(&d);
+}
+
+/* Remove the entries of a directory of the cache that are not to be kept and
+ * that nobody works on.  False when one stays. */
+static bool
+prunedir(const char *dir, const struct strs *keepers, bool locksbeside)
+{
+	DIR *dp = opendir(dir);
+	struct dirent *d;
+	const char *path, *name;
+	bool all = true;
+	int lock;
+	size_t i;
+
+	while (dp && (d = readdir(dp))) {
+		if (*d->d_name == '.' || endswith(d->d_name, ".lock"))
+			continue;
+		name = keep("%.*s", (int)strcspn(d->d_name, "."), d->d_name);
+		path = keep("%s/%s", dir, d->d_name);
+		for (i = 0; i < keepers->n && strcmp(keepers->v[i], name) != 0; i++)
+			;
+		lock = open(locksbeside ? keep("%s/%s.lock", dir, name) : path, O_RDONLY|O_CLOEXEC);
+		if (lock >= 0 && flock(lock, LOCK_EX|LOCK_NB) < 0) {
+			info("Keeping %s, which another limactl is working on", bq(path));
+			all = false;
+		} else if (i < keepers->n && strcmp(name, d->d_name) == 0) {
+			(void)unlink(keep("%s/data.part", path));
+			(void)unlink(keep("%s/headers.tmp", path));
+			all = false;
+		} else if (rmtree(path) < 0 && unlink(path) < 0)
+			die("remove %s:", path);
+		if (lock >= 0)
+			close(lock);
+	}
+	if (dp)
+		closedir(dp);
+	return all;
 }
 
 /* ---- 14. Template locators ---------------------------------------------- */
@@ -6717,6 +6993,12 @@ qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
 	    qemupath(keep("%s/disk", dir)), fmt);
 	arg(a, "-device");
 	arg(a, "virtio-blk-%s,drive=boot-disk,bootindex=1", ar->bus);
+	if (access(keep("%s/iso", dir), F_OK) == 0) {
+		arg(a, "-drive");
+		arg(a, "file=%s,if=none,format=raw,media=cdrom,readonly=on,id=iso", qemupath(keep("%s/iso", dir)));
+		arg(a, "-device");
+		arg(a, strcmp(ar->name, "x86_64") == 0 ? "ide-cd,drive=iso,bootindex=0" : "virtio-blk-%s,drive=iso,bootindex=0", ar->bus);
+	}
 	/* virtio-blk, not limactl's SCSI CD-ROM: its driver is there already, and
 	 * the serial number is readable in /sys before udev runs */
 	arg(a, "-drive");
@@ -8393,7 +8675,7 @@ enum flagid {
 	FLOGLEVEL, FLOGFORMAT, FDEBUG, FTTY, FYES, FHELP, FVERSION,
 	FCPUS, FMEMORY, FVMTYPE, FSSHPORT, FARCH, FCONTAINERD, FDISK, FPLAIN, FSHELLPATH,
 	FNAME, FLISTTEMPLATES, FLISTDRIVERS, FTIMEOUTFLAG, FFOREGROUND, FFORCE,
-	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FFILL, FPIDFILE, FSOCKET,
+	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FFILL, FKEEPREFERRED, FPIDFILE, FSOCKET,
 	FREADONLY, FFOLLOW, FGUESTUID,
 	FPROGRESS, FSTARTIT, FRECURSIVE, FVERBOSE, FBACKEND, FSHOWFORMAT, FTUNNELTYPE, FSOCKSPORT, NFLAG,
 };
@@ -8434,6 +8716,7 @@ static const struct flag {
 	[FJSON]          = { "json", 0, FBOOL, LIST, NULL, NULL, "same as --format json" },
 	[FQUIET]         = { "quiet", 'q', FBOOL, LIST, NULL, NULL, "names only" },
 	[FFILL]          = { "fill", 0, FBOOL, VALIDATE, NULL, NULL, "print the configuration with its defaults" },
+	[FKEEPREFERRED]  = { "keep-referred", 0, FBOOL, PRUNE, NULL, NULL, "keep what an instance or a template names" },
 	[FPIDFILE]       = { "pidfile", 'p', FSTR, AGENT|SFTP, NULL, NULL, NULL },
 	[FSOCKET]        = { "socket", 0, FSTR, AGENT, NULL, NULL, NULL },
 	[FREADONLY]      = { "read-only", 0, FBOOL, SFTP, NULL, NULL, NULL },
@@ -10157,6 +10440,51 @@ cmdsftp(int argc, char *argv[])
 	_exit(fxserve(&s, argv[0]));    /* what runs at exit wants calls that are forbidden now */
 }
 
+/* Remove the cache; with --keep-referred what no instance and no template names. */
+static int
+cmdprune(int argc, char *argv[])
+{
+	const char *top = cachedir();
+	struct strs keepers = { 0 };
+	struct templates l = { 0 };
+	struct buf b = { 0 };
+	struct dirent *d;
+	bool all;
+	DIR *dp;
+	size_t i;
+
+	(void)argc;
+	(void)argv;
+	info("Pruning %s", bq(top));
+	if (opt[FKEEPREFERRED].b) {
+		l = listtemplates(true);
+		for (i = 0; i < l.n; i++) {
+			const char *text = templatetext(l.v[i].name);
+			referredtext(&keepers, text, strlen(text));
+		}
+		dp = opendir(host.limahome);
+		while (dp && (d = readdir(dp))) {
+			b.len = 0;
+			if (*d->d_name != '.' && readfile(keep("%s/%s/lima.yaml", host.limahome, d->d_name), &b, 4 << 20) == 0)
+				referredtext(&keepers, b.s, b.len);
+		}
+		if (dp)
+			closedir(dp);
+		for (i = 0; i < 2; i++) {
+			b.len = 0;
+			if (readfile(keep("%s/_config/%s.yaml", host.limahome, i ? "override" : "default"), &b, 4 << 20) == 0)
+				referredtext(&keepers, b.s, b.len);
+		}
+	}
+	all = prunedir(keep("%s/download/by-url-sha256", top), &keepers, false);
+	all = prunedir(keep("%s/mmdebstrap", top), &keepers, true) && all;
+	if (all && !opt[FKEEPREFERRED].b && rmtree(top) < 0)
+		die("remove %s:", top);
+	free(keepers.v);
+	buffree(&b);
+	return 0;
+}
+
 static int cmdhelp(int argc, char *argv[]);
 
 static const struct cmd cmds[] = {
@@ -10177,6 +10505,7 @@ static const struct cmd cmds[] = {
 	{ "clone",     NULL,     CLONE,    2, 2,  "OLD NEW",               "copy a stopped instance", cmdclone },
 	{ "rename",    NULL,     CLONE,    2, 2,  "OLD NEW",               "rename a stopped instance", cmdrename },
 	{ "sudoers",   NULL,     NOFLAGS,  0, -1, "",                      "for macOS only", cmdsudoers },
+	{ "prune",     NULL,     PRUNE,    0, 0,  "",                      "remove downloads and built images from the cache", cmdprune },
 	{ "info",      NULL,     INFO_,    0, 0,  "",                      "show what this program and host have", cmdinfo },
 	{ "help",      NULL,     HELP,     0, 2,  "[COMMAND]",             "help for a command", cmdhelp },
 	{ "hostagent", NULL,     AGENT,    1, 1,  "NAME",                  NULL, cmdhostagent },

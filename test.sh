@@ -1080,7 +1080,7 @@ gone() {
 }
 
 sha() { printf %s "$1" | sha256sum | cut -d ' ' -f 1; }
-requests() { grep -c "^$1 " "$fakes/requests" 2>/dev/null || :; }
+requests() { grep -c "^$1 [0-9]" "$fakes/requests" 2>/dev/null || :; }
 
 test_image() {
 	begin image

@@ -348,47 +348,75 @@ ssh(int argc, char *argv[])
 
 /* ---- HTTP ---- */
 
+/* What the path begins with says how a file is served: slow: half of it, then
+ * silence; cut: half of it, then the end; whole: never a range; redir/X: as X,
+ * by another address; loop: by its own again. PATH.time: its Last-Modified. */
 static void
 answer(int c)
 {
 	static char body[8 << 20];
-	char req[8192] = "", path[1024] = "", *range;
+	char req[8192] = "", path[1024] = "", mtime[64] = "Thu, 01 Jan 2026 00:00:00 GMT", *range, *cond;
 	size_t n = 0, len;
 	long from = 0;
 	ssize_t r;
+	int head;
 	FILE *f;
 
 	while (n < sizeof req - 1 && !strstr(req, "\r\n\r\n") && (r = read(c, req + n, sizeof req - 1 - n)) > 0)
 		req[n += (size_t)r] = '\0';
-	if (sscanf(req, "GET /%1000[^ ?]", path) != 1)
+	head = strncmp(req, "HEAD ", 5) == 0;
+	/* a proxy is asked for a whole address */
+	if (sscanf(req, "%*s /%1000[^ ?]", path) != 1 && sscanf(req, "%*s http://%*[^/]/%1000[^ ?]", path) != 1)
 		return;
 	if ((range = strcasestr(req, "\nRange: bytes=")))
 		from = atol(range + strlen("\nRange: bytes="));
 	if ((f = fopen(fmt("%s/requests", dir), "a"))) {
-		fprintf(f, "%s %ld\n", path, from);
+		if (head)
+			fprintf(f, "%s HEAD\n", path);
+		else
+			fprintf(f, "%s %ld\n", path, from);
 		fclose(f);
 	}
+	if (strncmp(path, "redir/", 6) == 0 || strncmp(path, "loop", 4) == 0) {
+		tell(c, fmt("HTTP/1.1 302 Found\r\nLocation: /%s\r\nLast-Modified: Fri, 01 Jan 2016 00:00:00 GMT\r\n"
+		    "Content-Length: 0\r\nConnection: close\r\n\r\n", path + (*path == 'r' ? 6 : 0)));
+		return;
+	}
 	if (strstr(path, "..") || !(f = fopen(fmt("%s/www/%s", dir, path), "r"))) {
-		tell(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\nConnection: close\r\n\r\nnone\n");
+		tell(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\nConnection: close\r\n\r\n");
+		if (!head)
+			tell(c, "none\n");
 		return;
 	}
 	len = fread(body, 1, sizeof body, f);
 	fclose(f);
+	if ((f = fopen(fmt("%s/www/%s.time", dir, path), "r"))) {
+		if (!fgets(mtime, sizeof mtime, f))
+			*mtime = '\0';
+		fclose(f);
+	}
+	cond = strcasestr(req, "\nIf-Range: ");
+	if (strncmp(path, "whole", 5) == 0 || (cond && strncmp(cond + 11, mtime, strlen(mtime)) != 0))
+		range = NULL;
 	if (range && (size_t)from >= len) {
 		tell(c, fmt("HTTP/1.1 416 Range Not Satisfiable\r\nContent-Range: bytes */%zu\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", len));
 		return;
 	}
 	if (!range)
 		from = 0;
-	tell(c, fmt("HTTP/1.1 %s\r\nContent-Type: application/octet-stream\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
-	    "Accept-Ranges: bytes\r\nContent-Length: %zu\r\n", range ? "206 Partial Content" : "200 OK", len - (size_t)from));
+	tell(c, fmt("HTTP/1.1 %s\r\nContent-Type: application/octet-stream\r\nAccept-Ranges: bytes\r\nContent-Length: %zu\r\n",
+	    range ? "206 Partial Content" : "200 OK", len - (size_t)from));
+	if (*mtime)
+		tell(c, fmt("Last-Modified: %s\r\n", mtime));
 	if (range)
 		tell(c, fmt("Content-Range: bytes %ld-%zu/%zu\r\n", from, len - 1, len));
 	tell(c, "Connection: close\r\n\r\n");
-	n = strncmp(path, "slow", 4) == 0 && !range ? len / 2 : len;
+	if (head)
+		return;
+	n = (strncmp(path, "slow", 4) == 0 || strncmp(path, "cut", 3) == 0) && !range ? len / 2 : len;
 	while ((size_t)from < n && (r = send(c, body + from, n - (size_t)from, MSG_NOSIGNAL)) > 0)
 		from += r;
-	if (n < len) {
+	if (n < len && *path == 's') {
 		struct pollfd p = { .fd = c, .events = POLLIN };
 		(void)poll(&p, 1, -1);  /* until the client has had enough */
 	}
