@@ -5805,6 +5805,60 @@ ismaster(pid_t pid, const char *sshconfig)
 
 /* networks.yaml, and the user-v2 network between VMs. */
 
+static const char defnetworks[] =
+    "networks:\n"
+    "  user-v2:\n    mode: user-v2\n    gateway: 192.168.104.1\n    netmask: 255.255.255.0\n"
+    "  shared:\n    mode: shared\n    gateway: 192.168.105.1\n    dhcpEnd: 192.168.105.254\n    netmask: 255.255.255.0\n"
+    "  bridged:\n    mode: bridged\n    interface: en0\n"
+    "  host:\n    mode: host\n    gateway: 192.168.106.1\n    dhcpEnd: 192.168.106.254\n    netmask: 255.255.255.0\n";
+
+static const char *
+networksfile(void)
+{
+	return keep("%s/_config/networks.yaml", host.limahome);
+}
+
+/* Read networks.yaml, made with defaults when it is missing, into *d, which the
+ * caller frees.  The lock on _config, held until the command ends or saves. */
+static int
+networksload(struct ydoc *d)
+{
+	const char *path = networksfile(), *dir = keep("%s/_config", host.limahome);
+	struct buf b = { 0 };
+	int lock;
+
+	needhome();
+	if (mkdirs(dir, 0700) < 0)
+		die("create %s:", dir);
+	if ((lock = lockfile(dir, O_RDONLY|O_DIRECTORY, "networks.yaml")) < 0)
+		die("lock %s:", dir);
+	if (access(path, F_OK) < 0 && writefile(path, defnetworks, sizeof defnetworks - 1, 0644) < 0)
+		exit(1);
+	if (readfile(path, &b, 1 << 20) < 0)
+		die("read %s:", path);
+	*d = (struct ydoc){ 0 };
+	if (yparse(d, b.s, b.len) < 0)
+		die("%s:%d:%d: %s", path, d->eline, d->ecol, d->err);
+	if (d->root && d->root->kind != Y_MAP)
+		die("%s: the file is no mapping", path);
+	buffree(&b);
+	return lock;
+}
+
+/* Write *d back and free it; lock is closed. */
+static void
+networksave(struct ydoc *d, int lock)
+{
+	struct buf b = { 0 };
+
+	ywrite(d, &b);
+	if (writefile(networksfile(), b.s, b.len, 0644) < 0)
+		exit(1);
+	buffree(&b);
+	yfree(d);
+	close(lock);
+}
+
 /* ---- 20. SFTP server ---------------------------------------------------- */
 
 /* `limactl sftp DIR`: the server of one mount, on stdin and stdout; the SFTP
@@ -8677,7 +8731,8 @@ enum flagid {
 	FNAME, FLISTTEMPLATES, FLISTDRIVERS, FTIMEOUTFLAG, FFOREGROUND, FFORCE,
 	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FFILL, FKEEPREFERRED, FPIDFILE, FSOCKET,
 	FREADONLY, FFOLLOW, FGUESTUID,
-	FPROGRESS, FSTARTIT, FRECURSIVE, FVERBOSE, FBACKEND, FSHOWFORMAT, FTUNNELTYPE, FSOCKSPORT, NFLAG,
+	FPROGRESS, FSTARTIT, FRECURSIVE, FVERBOSE, FBACKEND, FSHOWFORMAT, FTUNNELTYPE, FSOCKSPORT,
+	FTAG, FMODE, FGATEWAY, FINTERFACE, FCONDITION, FUSERUNIT, FENABLED, FHISTORY, FWATCHALL, FNODESC, FOUTPUT, NFLAG,
 };
 static const struct flag {
 	const char *name;
@@ -8707,14 +8762,14 @@ static const struct flag {
 	[FLISTDRIVERS]   = { "list-drivers", 0, FBOOL, CREATE|START, NULL, NULL, "print the driver names" },
 	[FTIMEOUTFLAG]   = { "timeout", 0, FDURATION, START, NULL, NULL, "wait so long for Running (default 10m0s)" },
 	[FFOREGROUND]    = { "foreground", 0, FBOOL, START, NULL, NULL, "become the host agent" },
-	[FFORCE]         = { "force", 'f', FBOOL, STOP|RESTART|DELETE, NULL, NULL, "do not wait for the guest" },
+	[FFORCE]         = { "force", 'f', FBOOL, STOP|RESTART|DELETE|NETDELETE, NULL, NULL, "do not wait for the guest" },
 	[FSHELLPATH]     = { "shell", 0, FSTR, EDITS, "user.shell", "%s", "login shell in the guest" },
 	[FSHELL]         = { "shell", 0, FSTR, SHELL, NULL, NULL, "shell to run, e.g. /bin/bash" },
 	[FWORKDIR]       = { "workdir", 0, FSTR, SHELL, NULL, NULL, "directory to start in" },
 	[FINSTANCE]      = { "instance", 0, FSTR, SHELL, NULL, NULL, NULL },
 	[FFORMAT]        = { "format", 'f', FSTR, LIST, NULL, NULL, "table, json, or a template like '{{.Name}}'" },
-	[FJSON]          = { "json", 0, FBOOL, LIST, NULL, NULL, "same as --format json" },
-	[FQUIET]         = { "quiet", 'q', FBOOL, LIST, NULL, NULL, "names only" },
+	[FJSON]          = { "json", 0, FBOOL, LIST|NETLIST|WATCH, NULL, NULL, "print JSON, an object on a line" },
+	[FQUIET]         = { "quiet", 'q', FBOOL, LIST|SNAPLIST, NULL, NULL, "names only" },
 	[FFILL]          = { "fill", 0, FBOOL, VALIDATE, NULL, NULL, "print the configuration with its defaults" },
 	[FKEEPREFERRED]  = { "keep-referred", 0, FBOOL, PRUNE, NULL, NULL, "keep what an instance or a template names" },
 	[FPIDFILE]       = { "pidfile", 'p', FSTR, AGENT|SFTP, NULL, NULL, NULL },
@@ -8730,6 +8785,17 @@ static const struct flag {
 	[FSHOWFORMAT]    = { "format", 'f', FSTR, SHOWSSH, NULL, NULL, "cmd, args, options or config (default cmd)" },
 	[FTUNNELTYPE]    = { "type", 0, FSTR, TUNNEL, NULL, NULL, "socks" },
 	[FSOCKSPORT]     = { "socks-port", 0, FINT, TUNNEL, NULL, NULL, "port of the proxy on 127.0.0.1 (0: any)" },
+	[FTAG]           = { "tag", 0, FSTR, SNAPTAG, NULL, NULL, "name of the snapshot" },
+	[FMODE]          = { "mode", 0, FSTR, NETCREATE, NULL, NULL, "user-v2, host, shared or bridged (default user-v2)" },
+	[FGATEWAY]       = { "gateway", 0, FSTR, NETCREATE, NULL, NULL, "address and width, such as 192.168.42.1/24" },
+	[FINTERFACE]     = { "interface", 0, FSTR, NETCREATE, NULL, NULL, "interface of a bridged network" },
+	[FCONDITION]     = { "condition", 0, FSTR, AUTOSTART, NULL, NULL, "login" },
+	[FUSERUNIT]      = { "user", 0, FSTR, AUTOSTART, NULL, NULL, NULL },
+	[FENABLED]       = { "enabled", 0, FBOOL, ATLOGIN, NULL, NULL, "register, or with =false unregister (default true)" },
+	[FHISTORY]       = { "history", 0, FBOOL, WATCH, NULL, NULL, "show older events first" },
+	[FWATCHALL]      = { "verbose", 0, FBOOL, WATCH, NULL, NULL, "show log lines from level info on" },
+	[FNODESC]        = { "no-descriptions", 0, FBOOL, COMPLETE, NULL, NULL, "candidates without explanations" },
+	[FOUTPUT]        = { "output", 'o', FSTR, SCREENSHOT, NULL, NULL, "file to write" },
 };
 _Static_assert(LEN(flags) == NFLAG, "a row for every flag");
 
@@ -8744,6 +8810,7 @@ struct cmd {
 	int (*run)(int argc, char *argv[]);
 };
 static const struct cmd *findcmd(const struct cmd *group, const char *name);
+static const struct cmd *curcmd;        /* the one that runs */
 
 static bool
 boolword(const char *s, bool *out)
@@ -9439,6 +9506,40 @@ cmdrestart(int argc, char *argv[])
 	return 0;
 }
 
+/* The systemd user unit that starts an instance at login. */
+static const char *
+unitpath(const char *name)
+{
+	const char *x = getenv("XDG_CONFIG_HOME");
+
+	return keep("%s/systemd/user/lima-vm@%s.service",
+	    x && *x == '/' ? x : keep("%s/.config", host.home ? host.home : ""), name);
+}
+
+static void
+systemctl(const char *verb, const char *name)
+{
+	char *argv[] = { keep("systemctl"), keep("--user"), keep("%s", verb), keep("lima-vm@%s.service", name), NULL };
+	int st = runto(argv, NULL, NULL, -1);
+
+	if (st != 0)
+		warn("systemctl --user %s lima-vm@%s.service %s", verb, name, ended(st));
+}
+
+/* Remove an instance's unit.  False when there is none. */
+static bool
+dropunit(const char *name)
+{
+	const char *path = unitpath(name);
+
+	if (access(path, F_OK) < 0)
+		return false;
+	systemctl("disable", name);
+	if (unlink(path) < 0)
+		die("remove %s:", path);
+	return true;
+}
+
 static int
 cmddelete(int argc, char *argv[])
 {
@@ -9469,6 +9570,8 @@ cmddelete(int argc, char *argv[])
 		if (rmtree(in.dir) < 0)
 			die("remove %s:", in.dir);
 		close(lock);
+		if (dropunit(argv[i]))
+			info("The autostart entry for instance %s has been unregistered", bq(argv[i]));
 		info("Deleted %s (%s)", bq(argv[i]), bq(in.dir));
 	}
 	if (bad)
@@ -10313,14 +10416,604 @@ cmdrename(int argc, char *argv[])
 	return newname(argv, false);
 }
 
-/* ---- what makes no sense here ---- */
+/* ---- snapshots ---- */
+
+/* Snapshots of a qcow2 disk: a stopped instance's by qemu-img, a running one's,
+ * with its memory, by QEMU, which calls its monitor for people for that. */
+static const struct snapop { const char *hmp, *flag; } snapops[] = {
+	{ "savevm", "-c" }, { "loadvm", "-a" }, { "delvm", "-d" }, { "info snapshots", "-l" },
+};
+static struct {
+	struct buf out;
+	const char *err;
+	bool greeted, done;
+} hmp;
+
+static void
+hmpevent(const struct ynode *o)
+{
+	hmp.greeted |= yget(o, "QMP") != NULL;
+}
+
+static void
+hmpreply(void *arg, const struct ynode *ret, const char *err)
+{
+	(void)arg;
+	hmp.done = true;
+	if (ret && ret->kind == Y_STR)
+		bufputs(&hmp.out, ret->s);
+	else
+		hmp.err = keep("%s", err ? err : "no text came back");
+}
+
+/* Let QEMU's monitor for people execute a line; what it says is in hmp.out. */
+static void
+hmprun(const char *dir, const char *line)
+{
+	const char *sock = keep("%s/qmp.sock", dir);
+	struct qmp q = { .fd = connectunix(sock, SOCK_NONBLOCK) };
+	struct pollfd p = { .fd = q.fd, .events = POLLIN };
+	struct buf b = { 0 };
+	bool asked = false;
+
+	if (q.fd < 0)
+		die("connect %s:", sock);
+	bufputs(&b, "{\"command-line\":");
+	yjsonstr(&b, line, strlen(line));
+	bufputc(&b, '}');
+	while (!hmp.done && !gotsig) {
+		/* a monitor that is in use does not greet; saving memory may take long */
+		if (poll(&p, 1, hmp.greeted ? -1 : 5000) == 0)
+			die("%s does not answer: another program uses it", sock);
+		if (qmpread(&q, hmpevent) < 0)
+			hmp.done = true, hmp.err = "QEMU's monitor is closed";
+		if (hmp.greeted && !asked && (asked = true) &&
+		    (qmpsend(&q, "qmp_capabilities") < 0 || qmpask(&q, "human-monitor-command", b.s, hmpreply, NULL) < 0))
+			die("write %s:", sock);
+	}
+	buffree(&b);
+	qmpclose(&q);
+	if (gotsig)
+		die("interrupted");
+	if (hmp.err)
+		die("QEMU failed to execute %s: %s", bq(line), hmp.err);
+}
+
+/* The table of snapshots without its heading, or the tags alone. */
+static void
+snapshottable(const char *text)
+{
+	char *s = keep("%s", text), *line, *w;
+	bool head = false;
+
+	while ((line = strsep(&s, "\n"))) {
+		chomp(line);
+		if (!*line || startswith(line, "List of snapshots") || startswith(line, "Snapshot list") || startswith(line, "There is no snapshot"))
+			continue;
+		if (!opt[FQUIET].b) {
+			puts(line);
+			continue;
+		}
+		w = keep("%s", line);
+		(void)strtok(w, " ");
+		w = strtok(NULL, " ");
+		if (!head && (!w || strcmp(w, "TAG") != 0))
+			die("unknown header: %s", line);
+		if (head && w)
+			puts(w);
+		head = true;
+	}
+}
 
 static int
-cmdsudoers(int argc, char *argv[])
+snapshot(const char *name, const struct snapop *op)
 {
+	const char *tag = opt[FTAG].set ? opt[FTAG].s : "";
+	struct args a = { 0 };
+	struct buf out = { 0 };
+	struct inst in;
+	bool list = op == &snapops[3];
+	int lock, st;
+
+	warn("`limactl snapshot` is experimental");
+	if (inspect(&in, name) < 0)
+		die("%s", in.errs.v[0]);
+	if (!list && !*tag)
+		die("expected tag");
+	if (!list && tag[strspn(tag, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-")])
+		die("tag %s has characters other than letters, digits and . _ + -", bq(tag));
+	lock = lockinstance(&in);
+	if (in.driver) {
+		if (!list)
+			info("Sending HMP %s command", op->hmp);
+		hmprun(in.dir, list ? op->hmp : keep("%s %s", op->hmp, tag));
+		if (list)
+			snapshottable(hmp.out.s ? hmp.out.s : "");
+		else if (hmp.out.len && *chomp(hmp.out.s))
+			warn("output: %s", hmp.out.s);
+		buffree(&hmp.out);
+		close(lock);
+		return 0;
+	}
+	arg(&a, "qemu-img");
+	arg(&a, "snapshot");
+	arg(&a, "%s", op->flag);
+	if (!list)
+		arg(&a, "%s", tag);
+	arg(&a, "disk");
+	if ((st = runto(a.v, in.dir, list ? &out : NULL, -1)) == -1)
+		die("qemu-img: not found in PATH; install qemu-utils");
+	if (list && st == 0)
+		snapshottable(out.s ? out.s : "");
+	buffree(&out);
+	argsfree(&a);
+	close(lock);
+	return WIFEXITED(st) ? WEXITSTATUS(st) : 1;
+}
+
+#define SNAPSHOT(fn, i) \
+static int \
+fn(int argc, char *argv[]) \
+{ \
+	(void)argc; \
+	return snapshot(argv[0], &snapops[i]); \
+}
+SNAPSHOT(cmdsnapcreate, 0)
+SNAPSHOT(cmdsnapapply, 1)
+SNAPSHOT(cmdsnapdelete, 2)
+SNAPSHOT(cmdsnaplist, 3)
+
+/* ---- networks ---- */
+
+static void
+networkline(const char *name, const struct ynode *n, bool json, const char *cell[9])
+{
+	static const char *const keys[] = { "mode", "interface", "gateway", "dhcpEnd", "netmask" };
+	const char *val[LEN(keys)];
+	struct buf b = { 0 };
+	struct in_addr mask;
+	size_t i;
+
+	for (i = 0; i < LEN(keys); i++)
+		val[i] = yget(n, keys[i]) ? ystr(&perm, yget(n, keys[i])) : NULL;
+	if (json) {
+		bufputs(&b, "{\"name\":");
+		yjsonstr(&b, name, strlen(name));
+		for (i = 0; i < LEN(keys); i++)
+			if (val[i] && *val[i]) {
+				bufprintf(&b, ",\"%s\":", keys[i]);
+				yjsonstr(&b, val[i], strlen(val[i]));
+			}
+		printf("%s}\n", b.s);
+		buffree(&b);
+		return;
+	}
+	if (!val[4] || inet_pton(AF_INET, val[4], &mask) != 1)
+		(void)inet_pton(AF_INET, "255.255.255.0", &mask);
+	cell[0] = name;
+	cell[1] = val[0] ? val[0] : "-";
+	cell[2] = val[2] && *val[2] ? keep("%s/%d", val[2], __builtin_popcount(mask.s_addr)) : "-";
+	cell[3] = val[1] && *val[1] ? val[1] : "-";
+}
+
+static int
+cmdnetlist(int argc, char *argv[])
+{
+	static const char *const head[] = { "NAME", "MODE", "GATEWAY", "INTERFACE" };
+	const char *(*cell)[9];
+	struct strs names = { 0 };
+	const struct ynode *nets, *n;
+	struct ydoc d;
+	size_t rows = 0, i;
+
+	networksload(&d);
+	nets = yget(d.root, "networks");
+	names.v = yalloc(&perm, ((nets ? nets->n : 0) + (size_t)argc + 1) * sizeof *names.v);
+	for (i = 0; i < (size_t)argc; i++)
+		names.v[names.n++] = argv[i];
+	for (n = nets && !argc ? nets->first : NULL; n; n = n->next)
+		names.v[names.n++] = ykey(n);
+	if (!argc)
+		qsort(names.v, names.n, sizeof *names.v, strpcmp);
+	cell = yalloc(&perm, (names.n + 1) * sizeof *cell);
+	memcpy(cell[rows++], head, sizeof head);
+	for (i = 0; i < names.n; i++)
+		if ((n = yget(nets, names.v[i])))
+			networkline(names.v[i], n, opt[FJSON].b, cell[opt[FJSON].b ? 0 : rows++]);
+		else
+			warn("No network matching %s found.", names.v[i]);
+	if (!opt[FJSON].b)
+		printtable(cell, rows, LEN(head));
+	yfree(&d);
+	return 0;
+}
+
+/* An IPv4 gateway with its width, /24 unless said, in its two parts. */
+static void
+splitcidr(const char *cidr, const char **ip, const char **mask)
+{
+	const char *slash = strchr(cidr, '/'), *full = slash ? cidr : keep("%s/24", cidr);
+	struct in_addr a;
+	long long bits = 24;
+	char text[INET_ADDRSTRLEN];
+
+	*ip = slash ? keep("%.*s", (int)(slash - cidr), cidr) : cidr;
+	if (inet_pton(AF_INET, *ip, &a) != 1 || (slash && parsenum(slash + 1, 1, 30, &bits) < 0))
+		die("failed to parse CIDR %s: invalid CIDR address: %s", bq(full), full);
+	if (a.s_addr == 0 || (ntohl(a.s_addr) >> 24) == 127 || (ntohl(a.s_addr) >> 28) >= 14)
+		die("invalid IP address: %s", *ip);
+	a.s_addr = htonl(0xffffffffu << (32 - bits));
+	*mask = keep("%s", inet_ntop(AF_INET, &a, text, sizeof text));
+}
+
+static int
+cmdnetcreate(int argc, char *argv[])
+{
+	static const char *const modes[] = { "user-v2", "host", "shared", "bridged" };
+	const char *mode = opt[FMODE].set ? opt[FMODE].s : "user-v2", *ip = NULL, *mask = NULL, *e;
+	const char *gw = opt[FGATEWAY].set ? opt[FGATEWAY].s : "", *ifc = opt[FINTERFACE].set ? opt[FINTERFACE].s : "";
+	bool bridged = strcmp(mode, "bridged") == 0;
+	struct ynode *n;
+	struct ydoc d;
+	size_t i;
+	int lock;
+
+	(void)argc;
+	if ((e = badident(argv[0])))
+		die("network name %s is invalid: %s", bq(argv[0]), e);
+	for (i = 0; i < LEN(modes) && strcmp(modes[i], mode) != 0; i++)
+		;
+	if (i == LEN(modes))
+		die("network mode %s is unknown, must be one of: user-v2, host, shared, bridged", bq(mode));
+	lock = networksload(&d);
+	if (yget(yget(d.root, "networks"), argv[0]))
+		die("network %s already exists", bq(argv[0]));
+	if (bridged && *gw)
+		die("network mode %s does not support specifying gateway", bq(mode));
+	if (bridged && !*ifc)
+		die("network mode %s requires specifying interface", bq(mode));
+	if (!bridged && *ifc)
+		die("network mode %s does not support specifying interface", bq(mode));
+	if (!bridged && !*gw)
+		die("network mode %s requires specifying gateway", bq(mode));
+	n = ynewmap(&d);
+	putstr(&d, n, "mode", mode);
+	if (!bridged) {
+		splitcidr(gw, &ip, &mask);
+		putstr(&d, n, "gateway", ip);
+		putstr(&d, n, "netmask", mask);
+	}
+	putstr(&d, n, "interface", ifc);
+	if (!yget(d.root, "networks"))
+		(void)yput(&d, d.root, "networks", ynewmap(&d));
+	(void)yput(&d, yget(d.root, "networks"), argv[0], n);
+	networksave(&d, lock);
+	return 0;
+}
+
+static int
+cmdnetdelete(int argc, char *argv[])
+{
+	struct ydoc d;
+	struct ynode *n;
+	int i, lock;
+
+	if (!opt[FFORCE].b)
+		die("`limactl network delete` currently always requires `--force`");
+	lock = networksload(&d);
+	for (i = 0; i < argc; i++)
+		if ((n = yget(yget(d.root, "networks"), argv[i])))
+			ydel(&d, n);
+	networksave(&d, lock);
+	return 0;
+}
+
+/* ---- autostart ---- */
+
+/* Write the unit of an instance.  False when it was there already. */
+static bool
+addunit(const char *name)
+{
+	const char *path = unitpath(name), *p;
+	struct buf b = { 0 };
+	bool new = access(path, F_OK) < 0;
+
+	bufprintf(&b, "[Unit]\nDescription=Virtual machine %%i of limactl\n\n[Service]\nType=simple\nExecStart=\"");
+	for (p = selfpath(); *p; p++)
+		bufprintf(&b, *p == '%' ? "%%%%" : *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
+	bufputs(&b, "\" start %i --foreground\nEnvironment=\"LIMA_HOME=");
+	for (p = host.limahome; *p; p++)
+		bufprintf(&b, *p == '%' ? "%%%%" : *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
+	/* a guest may take its time to shut down */
+	bufprintf(&b, "\"\nWorkingDirectory=%%h\nTimeoutStopSec=%lld\nRestart=on-failure\n\n[Install]\nWantedBy=default.target\n",
+	    (powerwait + 2 * quitwait) / 1000);
+	if (mkdirs(keep("%.*s", (int)(strrchr(path, '/') - path), path), 0700) < 0)
+		die("create the directory of %s:", path);
+	if (writefile(path, b.s, b.len, 0644) < 0)
+		exit(1);
+	buffree(&b);
+	systemctl("enable", name);
+	return new;
+}
+
+static void
+needsystemd(void)
+{
+	if (access("/run/systemd/system", F_OK) < 0)    /* sd_booted(3) */
+		die("autostart is not supported on linux (without systemd)");
+}
+
+static int
+cmdautoenable(int argc, char *argv[])
+{
+	const char *when = opt[FCONDITION].set ? opt[FCONDITION].s : "login";
+	struct inst in;
+
+	(void)argc;
+	if (strcmp(when, "boot") == 0)
+		die("--condition=boot is only supported on macOS");
+	if (strcmp(when, "login") != 0)
+		die("unknown condition %s, must be login", bq(when));
+	if (badname(argv[0]) || inspect(&in, argv[0]) < 0)
+		die("instance \"%s\" not found", argv[0]);
+	needsystemd();
+	(void)addunit(argv[0]);
+	info("Instance %s registered to start at login", bq(argv[0]));
+	return 0;
+}
+
+static int
+cmdautodisable(int argc, char *argv[])
+{
+	struct inst in;
+
+	(void)argc;
+	if (badname(argv[0]) || inspect(&in, argv[0]) < 0)
+		die("instance \"%s\" not found", argv[0]);
+	info(dropunit(argv[0]) ? "Instance %s unregistered from start at login" :
+	    "Instance %s is not registered for automatic startup", bq(argv[0]));
+	return 0;
+}
+
+static int
+cmdatlogin(int argc, char *argv[])
+{
+	const char *name = argc ? argv[0] : deftemplate;
+	struct inst in;
+
+	fputs("Command \"start-at-login\" is deprecated, use \"limactl autostart\" instead\n", stderr);
+	if (badname(name) || inspect(&in, name) < 0) {
+		info("Instance %s not found", bq(name));
+		return 0;
+	}
+	if (opt[FENABLED].set && !opt[FENABLED].b) {
+		info(dropunit(name) ? "The autostart entry for instance %s has been unregistered" :
+		    "The autostart entry for instance %s is not registered", bq(name));
+		return 0;
+	}
+	needsystemd();
+	info("The autostart entry for instance %s has been %s", bq(name), addunit(name) ? "created" : "updated");
+	return 0;
+}
+
+/* ---- watch ---- */
+
+/* One event log that is followed. */
+struct watched {
+	const char *name;
+	int fd, wd;             /* -1 while there is none */
+	struct buf line;
+	struct watched *next;
+};
+static struct watched *watchnow;        /* whose line followread() hands on */
+
+/* What an event says, in words. */
+static void
+eventtext(struct buf *b, const struct ynode *st)
+{
+	static const struct { const char *type, *fmt; bool two; } fwd[] = {
+		{ "forwarding", "forwarding %s %s to %s", true }, { "not-forwarding", "not forwarding %s %s", false },
+		{ "stopping", "stopping forwarding %s %s", false }, { "failed", "failed to forward %s %s: %s", true },
+	};
+	const struct ynode *n, *e;
+	const char *f[4];
+	size_t i;
+
+	if ((n = yget(st, "portForward"))) {
+		static const char *const keys[] = { "type", "protocol", "guestAddr", "hostAddr" };
+		for (i = 0; i < 4; i++)
+			f[i] = (e = yget(n, keys[i])) && e->kind == Y_STR ? e->s : "";
+		if (strcmp(f[0], "failed") == 0)
+			f[3] = (e = yget(n, "error")) && e->kind == Y_STR ? e->s : "";
+		for (i = 0; i < LEN(fwd); i++)
+			if (strcmp(fwd[i].type, f[0]) == 0) {
+				if (fwd[i].two && i == 0)
+					bufprintf(b, "forwarding %s %s to %s", f[1], f[2], f[3]);
+				else if (fwd[i].two)
+					bufprintf(b, "failed to forward %s %s: %s", f[1], f[2], f[3]);
+				else
+					bufprintf(b, "%s %s %s", i == 1 ? "not forwarding" : "stopping forwarding", f[1], f[2]);
+			}
+	} else if ((n = yget(st, "cloudInitProgress"))) {
+		if ((e = yget(n, "completed")) && e->i)
+			bufputs(b, "cloud-init completed");
+		else if ((e = yget(n, "logLine")) && e->kind == Y_STR)
+			bufprintf(b, "cloud-init: %s", e->s);
+	} else if ((n = yget(st, "errors")) && n->first) {
+		bufprintf(b, "error: %s", n->first->kind == Y_STR ? n->first->s : "");
+	} else if ((n = yget(st, "exiting")) && n->i) {
+		bufputs(b, "exiting");
+	} else if ((n = yget(st, "running")) && n->i) {
+		bufputs(b, (e = yget(st, "degraded")) && e->i ? "running (degraded)" : "running");
+	} else if ((n = yget(st, "sshLocalPort"))) {
+		bufprintf(b, "ssh available on port %lld", n->i);
+	}
+}
+
+/* A line of an event log. */
+static void
+watchline(const char *s)
+{
+	struct ydoc d = { 0 };
+	struct buf b = { 0 }, text = { 0 };
+	const struct ynode *t, *st;
+
+	if (yparsejson(&d, s, strlen(s)) == 0 && (t = yget(d.root, "time")) && t->kind == Y_STR && (st = yget(d.root, "status"))) {
+		if (opt[FJSON].b) {
+			bufputs(&b, "{\"instance\":");
+			yjsonstr(&b, watchnow->name, strlen(watchnow->name));
+			bufprintf(&b, ",\"event\":%s}", s);
+			puts(b.s);
+		} else {
+			eventtext(&text, st);
+			bufsafe(&b, text.s ? text.s : "", text.len);
+			if (b.len)
+				printf("%.10s %.8s %s | %s\n", t->s, strlen(t->s) > 11 ? t->s + 11 : "", watchnow->name, b.s);
+		}
+		fflush(stdout);
+	}
+	yfree(&d);
+	buffree(&b);
+	buffree(&text);
+}
+
+static void
+watchsay(const char *text)
+{
+	char ts[64];
+
+	timestamp(ts, sizeof ts, 0);
+	fprintf(stderr, "%.10s %.8s %s\n", ts, ts + 11, text);
+}
+
+/* Read what an instance's log has anew; it may have been emptied or replaced. */
+static void
+watchread(struct watched *w)
+{
+	struct stat st, cur;
+	const char *path = keep("%s/ha.stdout.log", instdir(w->name));
+
+	if (w->fd >= 0 && (stat(path, &cur) < 0 || fstat(w->fd, &st) < 0 || cur.st_ino != st.st_ino)) {
+		close(w->fd);
+		w->fd = -1;
+	}
+	if (w->fd < 0 && (w->fd = open(path, O_RDONLY|O_CLOEXEC)) < 0)
+		return;
+	if (fstat(w->fd, &st) == 0 && lseek(w->fd, 0, SEEK_CUR) > st.st_size)
+		(void)lseek(w->fd, 0, SEEK_SET);
+	watchnow = w;
+	while (followread(w->fd, &w->line, watchline))
+		;
+}
+
+static struct watched *
+seewatch(struct watched **list, int in, const char *name, bool old)
+{
+	struct watched *w;
+
+	for (w = *list; w && strcmp(w->name, name) != 0; w = w->next)
+		;
+	if (!w) {
+		w = yalloc(&perm, sizeof *w);
+		*w = (struct watched){ .name = keep("%s", name), .fd = -1, .next = *list };
+		*list = w;
+	}
+	/* a directory of the same name that came back has no watch */
+	w->wd = inotify_add_watch(in, instdir(name), IN_CREATE|IN_MODIFY|IN_MOVED_TO|IN_ONLYDIR);
+	if (old && !opt[FHISTORY].b && (w->fd = open(keep("%s/ha.stdout.log", instdir(name)), O_RDONLY|O_CLOEXEC)) >= 0)
+		(void)lseek(w->fd, 0, SEEK_END);
+	return w;
+}
+
+static int
+cmdwatch(int argc, char *argv[])
+{
+	union { struct inotify_event e; char bytes[8192]; } u;
+	const struct inotify_event *e;
+	struct strs names = allinstances();
+	struct watched *list = NULL, *w;
+	struct inst in;
+	int fd = inotify_init1(IN_CLOEXEC), home = -1, i;
+	ssize_t n, at;
+
+	if (!opt[FWATCHALL].b && !opt[FDEBUG].b && !opt[FLOGLEVEL].set)
+		msg.min = WARN;
+	if (fd < 0)
+		die("inotify (raise fs.inotify.max_user_instances):");
+	for (i = 0; i < argc; i++) {
+		if (inspect(&in, argv[i]) < 0)
+			die("%s", in.errs.v[0]);
+		(void)seewatch(&list, fd, argv[i], true);
+	}
+	if (!argc) {
+		needhome();
+		if ((home = inotify_add_watch(fd, host.limahome, IN_CREATE|IN_MOVED_TO)) < 0)
+			die("inotify on %s:", host.limahome);
+		for (i = 0; i < (int)names.n; i++)
+			(void)seewatch(&list, fd, names.v[i], true);
+	}
+	watchsay(!argc && !names.n ? "No instances found" : "Watching for events...");
+	for (w = list; w; w = w->next)
+		watchread(w);
+	while (!gotsig && (n = read(fd, &u, sizeof u)) > 0)
+		for (at = 0; at < n; at += (ssize_t)sizeof *e + (ssize_t)e->len) {
+			e = (const struct inotify_event *)(const void *)(u.bytes + at);
+			if (e->wd == home && e->len && (e->mask & IN_ISDIR) && *e->name != '.' && *e->name != '_') {
+				watchsay(keep("New instance detected: %s", e->name));
+				watchread(seewatch(&list, fd, e->name, false));
+			}
+			for (w = list; w; w = w->next)
+				if (e->wd == w->wd && e->len && strcmp(e->name, "ha.stdout.log") == 0)
+					watchread(w);
+		}
+	for (w = list; w; w = w->next) {
+		buffree(&w->line);
+		if (w->fd >= 0)
+			close(w->fd);
+	}
+	close(fd);
+	return 0;
+}
+
+/* ---- what makes no sense here ---- */
+
+/* Commands of limactl that have nothing to do on this host or with this driver:
+ * scripts get a reason, and status 1. */
+static const struct { const char *cmd, *why; } senseless[] = {
+	{ "sudoers", "sudoers command is only supported on macOS right now" },
+	{ "guest-install", "guest-install is not needed: the guest gets what it needs at each boot (`limactl restart`)" },
+	{ "usernet", "usernet is no process of its own here" },
+	{ "debug dns", "debug dns: there is no DNS server of ours; QEMU's user network forwards to the host's resolver" },
+	{ "generate-doc", "generate-doc: the manual limactl(1) is written by hand and comes with the source" },
+	{ "generate-jsonschema", "generate-jsonschema: there is no schema; `limactl validate FILE` checks a file" },
+};
+
+static int
+cmdsenseless(int argc, char *argv[])
+{
+	size_t i;
+
 	(void)argc;
 	(void)argv;
-	die("sudoers command is only supported on macOS right now");
+	for (i = 0; i < LEN(senseless) && strcmp(senseless[i].cmd, curcmd->name) != 0; i++)
+		;
+	die("%s", senseless[i % LEN(senseless)].why);
+}
+
+static int
+cmdscreenshot(int argc, char *argv[])
+{
+	const char *out = opt[FOUTPUT].set ? opt[FOUTPUT].s : keep("%s-screenshot.png", argv[0]);
+	struct inst in;
+
+	(void)argc;
+	if (inspect(&in, argv[0]) < 0)
+		die("%s", in.errs.v[0]);
+	if (in.state != SRUNNING)
+		die("instance \"%s\" is not running (status: %s)", in.name, statename[in.state]);
+	if (!endswith(out, ".png") && !endswith(out, ".bmp"))
+		die("unsupported screenshot format of %s: it must end in .png or .bmp", bq(out));
+	die("screenshot failed: driver \"qemu\": driver does not support screenshots");
 }
 
 /* ---- info, validate, hostagent ---- */
@@ -10504,8 +11197,29 @@ static const struct cmd cmds[] = {
 	{ "factory-reset", NULL, NOFLAGS,  0, 1,  "[NAME]",                "remove all but the configuration of an instance", cmdreset },
 	{ "clone",     NULL,     CLONE,    2, 2,  "OLD NEW",               "copy a stopped instance", cmdclone },
 	{ "rename",    NULL,     CLONE,    2, 2,  "OLD NEW",               "rename a stopped instance", cmdrename },
-	{ "sudoers",   NULL,     NOFLAGS,  0, -1, "",                      "for macOS only", cmdsudoers },
 	{ "prune",     NULL,     PRUNE,    0, 0,  "",                      "remove downloads and built images from the cache", cmdprune },
+	{ "snapshot",  NULL,     NOFLAGS,  0, -1, "",                      "keep states of an instance (experimental)", NULL },
+	{ "snapshot create", "save", SNAPTAG, 1, 1, "NAME",                "save the state under a tag", cmdsnapcreate },
+	{ "snapshot apply",  "load", SNAPTAG, 1, 1, "NAME",                "go back to the state of a tag", cmdsnapapply },
+	{ "snapshot delete", "del", SNAPTAG, 1, 1, "NAME",                 "forget the state of a tag", cmdsnapdelete },
+	{ "snapshot list",   "ls", SNAPLIST, 1, 1, "NAME",                 "list the saved states", cmdsnaplist },
+	{ "network",   NULL,     NOFLAGS,  0, -1, "",                      "networks that instances may share", NULL },
+	{ "network list",   "ls", NETLIST, 0, -1, "[NETWORK...]",          "list networks", cmdnetlist },
+	{ "network create", NULL, NETCREATE, 1, 1, "NETWORK",              "add a network to networks.yaml", cmdnetcreate },
+	{ "network delete", "remove rm", NETDELETE, 1, -1, "NETWORK...",   "remove networks from networks.yaml", cmdnetdelete },
+	{ "autostart", NULL,     NOFLAGS,  0, -1, "",                      "start instances at login", NULL },
+	{ "autostart enable",  NULL, AUTOSTART, 1, 1, "NAME",              "start an instance at login", cmdautoenable },
+	{ "autostart disable", NULL, AUTOSTART, 1, 1, "NAME",              "no longer start it", cmdautodisable },
+	{ "start-at-login", NULL, ATLOGIN, 0, 1,  "[NAME]",                "the same (deprecated)", cmdatlogin },
+	{ "watch",     NULL,     WATCH,    0, -1, "[NAME...]",             "show events as they come", cmdwatch },
+	{ "screenshot", NULL,    SCREENSHOT, 1, 1, "NAME",                 "not supported with QEMU", cmdscreenshot },
+	{ "sudoers",   NULL,     NOFLAGS,  0, -1, "",                      "for macOS only", cmdsenseless },
+	{ "guest-install", NULL, NOFLAGS,  0, -1, "[NAME]",                NULL, cmdsenseless },
+	{ "usernet",   NULL,     USERNET,  0, -1, "",                      NULL, cmdsenseless },
+	{ "debug",     NULL,     NOFLAGS,  0, -1, "",                      NULL, NULL },
+	{ "debug dns", NULL,     NOFLAGS,  0, -1, "UDPPORT [TCPPORT]",     NULL, cmdsenseless },
+	{ "generate-doc", NULL,  NOFLAGS,  0, -1, "DIR",                   NULL, cmdsenseless },
+	{ "generate-jsonschema", NULL, NOFLAGS, 0, -1, "[FILE...]",        NULL, cmdsenseless },
 	{ "info",      NULL,     INFO_,    0, 0,  "",                      "show what this program and host have", cmdinfo },
 	{ "help",      NULL,     HELP,     0, 2,  "[COMMAND]",             "help for a command", cmdhelp },
 	{ "hostagent", NULL,     AGENT,    1, 1,  "NAME",                  NULL, cmdhostagent },
@@ -10581,8 +11295,10 @@ usage(const struct cmd *c)
 		puts("\nCommands:");
 		printcmds(c);
 	}
-	puts("\nFlags:");
-	printflags(c->bit);
+	if (c->run && c->bit != NOFLAGS) {
+		puts("\nFlags:");
+		printflags(c->bit);
+	}
 	puts("\nGlobal flags:");
 	printflags(GLOBAL);
 }
@@ -10758,6 +11474,7 @@ main(int argc, char *argv[])
 			warn("--yes flag is deprecated (--tty=false is still supported and works in the same way. Also consider using --start)");
 		checkargc(c, argc, argv);
 		hostinit();
+		curcmd = c;
 		r = c->run(argc, argv);
 	}
 	if (fflush(stdout) < 0 || ferror(stdout))       /* an earlier write may have failed */

@@ -164,6 +164,29 @@ shutdownguest(int guest)
 	ended = 1;
 }
 
+/* Answer one line: {}, or to a line for people the text of the file hmp, as
+ * JSON; those lines are written down in hmp.log. */
+static void
+people(int i)
+{
+	char text[4096] = "", *id = strstr(mon[i].buf, "\"id\":"), *line = strstr(mon[i].buf, "\"command-line\":");
+	FILE *f;
+
+	if (line && (f = fopen(fmt("%s/hmp", dir), "r"))) {
+		if (!fgets(text, sizeof text, f))
+			*text = '\0';
+		text[strcspn(text, "\n")] = '\0';
+		fclose(f);
+	}
+	if (line && (f = fopen(fmt("%s/hmp.log", dir), "a"))) {
+		line += strlen("\"command-line\":");
+		fprintf(f, "%.*s\n", (int)strcspn(line, "}"), line);
+		fclose(f);
+	}
+	tell(mon[i].fd, fmt("{\"return\": %s%s%ld}\r\n", line ? *text ? text : "\"\"" : "{}",
+	    id ? ", \"id\": " : ", \"x\": ", id ? strtol(id + 5, NULL, 10) : 0L));
+}
+
 static void
 monitor(int i)
 {
@@ -179,7 +202,7 @@ monitor(int i)
 	mon[i].buf[mon[i].n += (size_t)n] = '\0';
 	while ((nl = strchr(mon[i].buf, '\n'))) {
 		*nl = '\0';
-		tell(mon[i].fd, "{\"return\": {}}\r\n");
+		people(i);
 		if (strstr(mon[i].buf, "\"quit\""))
 			shutdownguest(0);
 		else if (strstr(mon[i].buf, "\"system_powerdown\"") && deaf-- <= 0)
