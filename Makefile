@@ -29,11 +29,13 @@ all: limactl $(LINKS)
 config.h:
 	cp config.def.h $@
 
+# the scripts go without their comments
 embed.h: $(EMBED) Makefile
 	@{ echo '/* made by make out of guest/ and templates/ */'; \
 	n=0; for f in $(EMBED); do \
 		echo "static const unsigned char embed$$n[] = {"; \
-		od -An -v -tx1 "$$f" | sed 's/ *\([0-9a-f][0-9a-f]\)/0x\1,/g'; \
+		case $$f in *.sh) sed '/^[[:blank:]]*#\([^!]\|$$\)/d' "$$f" ;; *) cat "$$f" ;; esac | \
+		od -An -v -tx1 | sed 's/ *\([0-9a-f][0-9a-f]\)/0x\1,/g'; \
 		echo '};'; n=$$((n + 1)); \
 	done; \
 	echo 'static const struct embed { const char *name; const unsigned char *data; size_t len; } embeds[] = {'; \
@@ -45,10 +47,11 @@ embed.h: $(EMBED) Makefile
 limactl: $(SRC)
 	$(CC) $(ALL_CFLAGS) $(HARDEN) -fPIE -pie -Wl,-z,relro,-z,now $(LDFLAGS) -o $@ lima.c
 
-# one file that needs nothing beside it
+# one file that needs nothing beside it, and as small as it gets
+SMALL = -Os -ffunction-sections -fdata-sections -Wl,--gc-sections -fno-asynchronous-unwind-tables
 static: limactl-static
 limactl-static: $(SRC)
-	$(MUSLCC) $(ALL_CFLAGS) $(HARDEN) -static -s $(LDFLAGS) -o $@ lima.c
+	$(MUSLCC) $(ALL_CFLAGS) $(HARDEN) $(SMALL) -static -s $(LDFLAGS) -o $@ lima.c
 
 lima-guestagent: guestagent.c
 	cc=$(MUSLCC); command -v $$cc >/dev/null || cc=$(CC); \

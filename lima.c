@@ -9964,7 +9964,7 @@ rsyncshell(const struct inst *in)
 			bufprintf(&b, *p == '\'' ? "''" : "%c", *p);
 		bufputc(&b, '\'');
 	}
-	r = keep("%s", b.s);
+	r = keep("%s", b.s ? b.s : "");
 	buffree(&b);
 	argsfree(&a);
 	return r;
