@@ -1382,7 +1382,8 @@ parentdir(const char *path)
 static const char *
 owndir(int which)
 {
-	const char *p = which ? selfpath() : host.argv0;
+	/* without a /proc there is only argv[0] */
+	const char *p = which && access("/proc/self/exe", F_OK) == 0 ? selfpath() : host.argv0;
 	char *cwd;
 
 	if (p && !strchr(p, '/'))
