@@ -17,6 +17,14 @@ static const char *const reservedusers[] = {            /* accounts that images 
 };
 static const long long fallbackuid = 1000;      /* when the host's uid cannot: 0, nobody ... */
 
+/* nerdctl and all it needs, for containerd, where no file lists archives */
+static const struct { const char *arch, *location, *digest; } enginearchives[] = {
+	{ "x86_64", "https://github.com/containerd/nerdctl/releases/download/v2.3.5/nerdctl-full-2.3.5-linux-amd64.tar.gz",
+	  "sha256:b697295c623639734aaab737523c808fd3cc8d3046039fd94fff1744e4c317aa" },
+	{ "aarch64", "https://github.com/containerd/nerdctl/releases/download/v2.3.5/nerdctl-full-2.3.5-linux-arm64.tar.gz",
+	  "sha256:6e4b687f1d138e750a3c8372abc0f81d3d7490b6359c48c0562fc7dfe98859b2" },
+};
+
 /* ---- the guest's network: QEMU's user mode stack ---- */
 static const char slirpnet[] = "192.168.5.0/24";        /* change all four when this clashes with yours */
 static const char slirpgateway[] = "192.168.5.2";       /* the host's loopback, seen from the guest */

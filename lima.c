@@ -2365,61 +2365,129 @@ expandmap(struct yarena *a, const char *text, const struct ynode *vars, const ch
 	return r;
 }
 
-/* The same, of name and text pairs that a NULL ends. */
-static const char *
-expand(struct yarena *a, const char *text, const char *const *vars, const char *what)
-{
-	struct ydoc d = { 0 };
-	struct ynode *map;
-	const char *r;
-
-	if (!strstr(text, "{{"))
-		return text;
-	map = ynewmap(&d);
-	for (; vars[0]; vars += 2)
-		(void)yput(&d, map, vars[0], ynewstr(&d, vars[1]));
-	r = expandmap(a, text, map, what);
-	yfree(&d);
-	return r;
-}
-
 /* ---- 9. Configuration --------------------------------------------------- */
 
 /* Text to tree (yaml.c), three trees to one struct: override.yaml over the
  * instance's lima.yaml over default.yaml over the built-in value of the row.
- * Scalars come from the first tree that has one not null; lists are joined in
- * that order.  The gate of plain mode comes last, so no other code asks. */
+ * How the three meet is a column of the row (spec/config.md 6).  The gate of
+ * plain mode comes last, so no other code asks.
+ *
+ * A member that nothing set and nothing fills is UNSET: NULL, -1 for a boolean,
+ * LLONG_MIN for an integer.  Rows tell what is filled. */
 
-struct strs { const char **v; size_t n; };
-struct list { void *v; size_t n; };
+#define UNSET   LLONG_MIN
 
-struct image {
+struct strs  { const char **v; size_t n; };
+struct list  { void *v; size_t n; };
+struct pair  { const char *key, *val; };
+struct pairs { struct pair *v; size_t n; };     /* sorted by key */
+struct range { long long from, to; };           /* both included */
+
+struct image {                          /* also an archive and a firmware image */
 	const char *location, *arch, *digest, *variant;
 	const char *kernel, *kernelarch, *kerneldigest, *cmdline;
 	const char *initrd, *initrdarch, *initrddigest;
+	const char *vmtype;             /* of firmware */
+};
+struct datadisk {
+	const char *name, *fstype;
+	int format;                     /* -1: unset, which means yes */
+	struct strs fsargs;
+};
+struct mount {
+	const char *location, *mountpoint;      /* on the host, in the guest; absolute */
+	int writable;
+	int sshfscache, followsymlinks;
+	const char *sftpdriver;         /* "": the best there is */
+	const char *p9model, *p9version, *p9msizetext, *p9cache;
+	long long p9msize;              /* bytes */
+	long long queuesize;            /* virtiofs */
+	int isstatic;                   /* stays in plain mode */
+};
+struct provision {
+	const char *mode, *script, *file, *filedigest, *playbook, *content;
+	const char *owner, *path, *permissions, *expression, *format;
+	int skipdeps, overwrite;
+};
+struct probe {
+	const char *mode, *description, *script, *file, *filedigest, *hint;
+};
+struct forward {                        /* after filling the ranges count, not the ports */
+	int guestzero;                  /* guestIPMustBeZero */
+	const char *guestip, *hostip, *guestsocket, *hostsocket, *proto;
+	long long guestport, hostport;  /* as written */
+	struct range guestports, hostports;
+	int reverse, ignore, isstatic;
+};
+struct cthost {                         /* copyToHost */
+	const char *guest, *host;
+	int deleteonstop;
+};
+struct network {
+	const char *lima, *socket, *mac, *interface;
+	int vznat;
+	long long metric;
 };
 
 struct conf {                           /* its texts live as long as the command */
 	const char *errs;               /* what is wrong, a line each; NULL: nothing */
 	const char *name, *dir;         /* instance; dir ends without slash */
+	const char *version;            /* lima-version; NULL: none */
+	bool foreign;                   /* made by limactl, not by us: its rules hold */
+	long long made;                 /* the limactl it was made by, see version3 */
+	int autoforward;                /* every guest listener on localhost, beside the rules */
 	const char *minversion, *vmtype, *os, *arch;
-	struct list images;
+	struct ynode *vmopts, *osopts;  /* as written, all drivers; may be NULL */
+	struct ynode *base;             /* NULL in what is whole */
+	const char *minqemu;            /* vmOpts.qemu.minimumVersion */
+	struct pairs cputype;           /* vmOpts.qemu.cpuType: arch, CPU */
+	struct pairs oldcputype;        /* the deprecated top-level one */
+	struct list images;             /* struct image */
 	long long cpus, memory, disk;   /* bytes */
 	const char *memorytext, *disktext;
+	struct list disks;              /* struct datadisk */
+	struct list mounts;             /* struct mount, in the order of mounting */
+	struct strs unsupported;        /* mount types the guest lacks */
+	const char *mounttype;          /* NULL: the driver chooses */
+	int inotify;
 	long long sshport;
-	int loadpubkeys, forwardagent, forwardx11, forwardx11trusted;
+	int loadpubkeys, forwardagent, forwardx11, forwardx11trusted, overvsock;
 	int legacybios;
+	struct list firmware;           /* struct image */
+	const char *audiodevice, *audiointerface, *display, *vncdisplay;
+	struct list provisions;         /* struct provision */
 	int upgrade;
 	int containerdsystem, containerduser;
+	struct list archives;           /* struct image */
 	const char *prefix, *message;
+	struct list probes;             /* struct probe */
+	struct list forwards;           /* struct forward, the first that fits wins */
+	struct list copies;             /* struct cthost */
+	struct list networks;           /* struct network */
+	struct pairs env, param;
+	struct strs dns;
+	int resolver, resolveripv6;
+	struct pairs hosts;             /* hostResolver.hosts */
+	int proxyenv;
+	int noca;                       /* caCerts.removeDefaults */
+	struct strs cafiles, cacerts;
+	int rosetta, rosettabinfmt, nested;
 	int plain;
-	const char *timezone;
+	const char *timezone;           /* "": leave the guest's alone */
 	const char *user, *comment, *home, *shell;
 	long long uid;
-	int sudo;
+	int sudo, tpm;
 };
 
-enum ktype { KSTR, KINT, KBOOL, KSIZE, KLIST };
+enum ktype { KSTR, KINT, KBOOL, KSIZE, KIP, KRANGE, KSTRS, KPAIRS, KRAW, KFILE, KLIST };
+enum kmerge {
+	MFIRST,         /* override, instance, default: the first that is set */
+	MOWN,           /* the instance's alone */
+	MCAT,           /* lists joined: override, instance, default */
+	MUNIQ,          /* joined from the other end, without repetitions */
+	MTOP,           /* the first list that is not empty */
+	MKEYED,         /* default, instance, override; equal keys update */
+};
 struct key {
 	const char *path;               /* dots lead into maps */
 	enum ktype type;
@@ -2429,8 +2497,27 @@ struct key {
 	const char *(*check)(const struct conf *, const char *val);     /* what is wrong, or NULL */
 	const struct key *items;        /* KLIST: rows of an item, ended by a NULL path */
 	size_t size;                    /* KLIST: of an item */
+	enum kmerge merge;
+	size_t text;                    /* KSIZE: where the text goes; KFILE: where the digest */
+	bool brief;                     /* put out only when neither 0, false nor empty */
+	bool blank;                     /* an empty text is a value, not the default */
+	bool mute;                      /* not put out: part of a KRAW above */
 	bool later;                     /* read and checked, has no effect yet */
 };
+
+/* X.Y.Z as a number, -1 when it is none.  A leading v and a tail from - are cut. */
+static long long
+version3(const char *s, bool *tail)
+{
+	int x, y, z, n = 0;
+
+	s += *s == 'v';
+	*tail = strchr(s, '-') != NULL;
+	if (sscanf(s, "%d.%d.%d%n", &x, &y, &z, &n) != 3 || (s[n] && s[n] != '-' && strcmp(s + n, ".m") != 0) ||
+	    x < 0 || y < 0 || z < 0)
+		return -1;
+	return (x * 1000LL + y) * 1000LL + z;
+}
 
 static const char *
 fillarch(const struct conf *c)
@@ -2465,6 +2552,14 @@ filltimezone(const struct conf *c)
 {
 	(void)c;
 	return hosttimezone();
+}
+
+/* Guest and host are of one mind where the home is; limactl before 2.1 and ours
+ * say .linux, limactl 2.1 and later .guest. */
+static const char *
+fillhome(const struct conf *c)
+{
+	return keep("/home/%s.%s", c->user ? c->user : fallbackuser, c->foreign && c->made >= 2001000 ? "guest" : "linux");
 }
 
 static bool
@@ -2602,70 +2697,223 @@ checksudo(const struct conf *c, const char *v)
 	return c->sudo || c->plain ? NULL : "`user.passwordlessSudo: false` requires `plain: true`";
 }
 
-#define C(m) offsetof(struct conf, m)
-#define I(m) offsetof(struct image, m)
+#define O(m) offsetof(struct image, m)
+#define LOCATION(a, l, r, g) \
+	{ .path = a "location", .type = KSTR, .off = O(l) }, \
+	{ .path = a "arch",     .type = KSTR, .off = O(r) }, \
+	{ .path = a "digest",   .type = KSTR, .off = O(g), .brief = true }
 static const struct key imagekeys[] = {
-	{ .path = "location",        .type = KSTR, .off = I(location) },
-	{ .path = "arch",            .type = KSTR, .off = I(arch) },
-	{ .path = "digest",          .type = KSTR, .off = I(digest) },
-	{ .path = "kernel.location", .type = KSTR, .off = I(kernel) },
-	{ .path = "kernel.arch",     .type = KSTR, .off = I(kernelarch) },
-	{ .path = "kernel.digest",   .type = KSTR, .off = I(kerneldigest) },
-	{ .path = "kernel.cmdline",  .type = KSTR, .off = I(cmdline) },
-	{ .path = "initrd.location", .type = KSTR, .off = I(initrd) },
-	{ .path = "initrd.arch",     .type = KSTR, .off = I(initrdarch) },
-	{ .path = "initrd.digest",   .type = KSTR, .off = I(initrddigest) },
-	{ .path = "variant",         .type = KSTR, .off = I(variant) },
+	LOCATION("", location, arch, digest),
+	LOCATION("kernel.", kernel, kernelarch, kerneldigest),
+	{ .path = "kernel.cmdline", .type = KSTR, .off = O(cmdline), .brief = true },
+	LOCATION("initrd.", initrd, initrdarch, initrddigest),
+	{ .path = "variant",        .type = KSTR, .off = O(variant), .brief = true },
 	{ .path = NULL },
 };
+static const struct key archivekeys[] = {
+	LOCATION("", location, arch, digest),
+	{ .path = NULL },
+};
+static const struct key firmwarekeys[] = {
+	LOCATION("", location, arch, digest),
+	{ .path = "vmType", .type = KSTR, .off = O(vmtype), .brief = true },
+	{ .path = NULL },
+};
+#undef O
+#undef LOCATION
+#define O(m) offsetof(struct datadisk, m)
+static const struct key diskkeys[] = {
+	{ .path = "name",   .type = KSTR,  .off = O(name) },    /* the first: an item may be this text alone */
+	{ .path = "format", .type = KBOOL, .off = O(format) },
+	{ .path = "fsType", .type = KSTR,  .off = O(fstype) },
+	{ .path = "fsArgs", .type = KSTRS, .off = O(fsargs), .brief = true },
+	{ .path = NULL },
+};
+#undef O
+#define O(m) offsetof(struct mount, m)
+static const struct key mountkeys[] = {
+	{ .path = "location",             .type = KSTR,  .off = O(location) },
+	{ .path = "mountPoint",           .type = KSTR,  .off = O(mountpoint) },
+	{ .path = "writable",             .type = KBOOL, .off = O(writable), .def = "false" },
+	{ .path = "sshfs.cache",          .type = KBOOL, .off = O(sshfscache), .def = "true" },
+	{ .path = "sshfs.followSymlinks", .type = KBOOL, .off = O(followsymlinks), .def = "false" },
+	{ .path = "sshfs.sftpDriver",     .type = KSTR,  .off = O(sftpdriver), .def = "" },
+	{ .path = "9p.securityModel",     .type = KSTR,  .off = O(p9model), .def = "none" },
+	{ .path = "9p.protocolVersion",   .type = KSTR,  .off = O(p9version), .def = "9p2000.L" },
+	{ .path = "9p.msize",             .type = KSIZE, .off = O(p9msize), .text = O(p9msizetext), .def = "128KiB" },
+	{ .path = "9p.cache",             .type = KSTR,  .off = O(p9cache) },
+	{ .path = "virtiofs.queueSize",   .type = KINT,  .off = O(queuesize) },
+	{ .path = "static",               .type = KBOOL, .off = O(isstatic), .def = "false", .brief = true },
+	{ .path = NULL },
+};
+#undef O
+#define O(m) offsetof(struct provision, m)
+static const struct key provisionkeys[] = {
+	{ .path = "mode",        .type = KSTR,  .off = O(mode), .def = "system" },
+	{ .path = "skipDefaultDependencyResolution", .type = KBOOL, .off = O(skipdeps) },
+	{ .path = "script",      .type = KSTR,  .off = O(script), .def = "" },
+	{ .path = "file",        .type = KFILE, .off = O(file), .text = O(filedigest) },
+	{ .path = "playbook",    .type = KSTR,  .off = O(playbook), .brief = true },
+	{ .path = "content",     .type = KSTR,  .off = O(content) },
+	{ .path = "overwrite",   .type = KBOOL, .off = O(overwrite) },
+	{ .path = "owner",       .type = KSTR,  .off = O(owner) },
+	{ .path = "path",        .type = KSTR,  .off = O(path) },
+	{ .path = "permissions", .type = KSTR,  .off = O(permissions) },
+	{ .path = "expression",  .type = KSTR,  .off = O(expression) },
+	{ .path = "format",      .type = KSTR,  .off = O(format) },
+	{ .path = NULL },
+};
+#undef O
+#define O(m) offsetof(struct probe, m)
+static const struct key probekeys[] = {
+	{ .path = "mode",        .type = KSTR,  .off = O(mode), .def = "readiness" },
+	{ .path = "description", .type = KSTR,  .off = O(description) },
+	{ .path = "script",      .type = KSTR,  .off = O(script), .def = "" },
+	{ .path = "file",        .type = KFILE, .off = O(file), .text = O(filedigest) },
+	{ .path = "hint",        .type = KSTR,  .off = O(hint), .brief = true },
+	{ .path = NULL },
+};
+#undef O
+#define O(m) offsetof(struct forward, m)
+static const struct key forwardkeys[] = {
+	{ .path = "guestIPMustBeZero", .type = KBOOL,  .off = O(guestzero) },
+	{ .path = "guestIP",           .type = KIP,    .off = O(guestip) },
+	{ .path = "guestPort",         .type = KINT,   .off = O(guestport), .def = "0", .brief = true },
+	{ .path = "guestPortRange",    .type = KRANGE, .off = O(guestports) },
+	{ .path = "guestSocket",       .type = KSTR,   .off = O(guestsocket), .brief = true },
+	{ .path = "hostIP",            .type = KIP,    .off = O(hostip), .def = "127.0.0.1" },
+	{ .path = "hostPort",          .type = KINT,   .off = O(hostport), .def = "0", .brief = true },
+	{ .path = "hostPortRange",     .type = KRANGE, .off = O(hostports) },
+	{ .path = "hostSocket",        .type = KSTR,   .off = O(hostsocket), .brief = true },
+	{ .path = "proto",             .type = KSTR,   .off = O(proto), .def = "any" },
+	{ .path = "reverse",           .type = KBOOL,  .off = O(reverse), .def = "false", .brief = true },
+	{ .path = "ignore",            .type = KBOOL,  .off = O(ignore), .def = "false", .brief = true },
+	{ .path = "static",            .type = KBOOL,  .off = O(isstatic), .def = "false", .brief = true },
+	{ .path = NULL },
+};
+#undef O
+#define O(m) offsetof(struct cthost, m)
+static const struct key copykeys[] = {
+	{ .path = "guest",        .type = KSTR,  .off = O(guest), .def = "" },
+	{ .path = "host",         .type = KSTR,  .off = O(host), .def = "" },
+	{ .path = "deleteOnStop", .type = KBOOL, .off = O(deleteonstop), .def = "false", .brief = true },
+	{ .path = NULL },
+};
+#undef O
+#define O(m) offsetof(struct network, m)
+static const struct key networkkeys[] = {
+	{ .path = "lima",       .type = KSTR,  .off = O(lima), .brief = true },
+	{ .path = "socket",     .type = KSTR,  .off = O(socket), .brief = true },
+	{ .path = "vzNAT",      .type = KBOOL, .off = O(vznat), .brief = true },
+	{ .path = "macAddress", .type = KSTR,  .off = O(mac) },
+	{ .path = "interface",  .type = KSTR,  .off = O(interface) },
+	{ .path = "metric",     .type = KINT,  .off = O(metric), .def = "100" },
+	{ .path = NULL },
+};
+#undef O
+#define C(m) offsetof(struct conf, m)
+#define ITEMS(rows, type) .items = rows, .size = sizeof(type), .merge = MCAT
 /* In the order of spec/cli.md 9.6, which is the order of every dump. */
 static const struct key confkeys[] = {
-	{ .path = "minimumLimaVersion",     .type = KSTR,  .off = C(minversion) },
+	{ .path = "minimumLimaVersion",     .type = KSTR,  .off = C(minversion), .merge = MOWN, .brief = true },
 	{ .path = "vmType",                 .type = KSTR,  .off = C(vmtype), .def = "qemu", .check = checkvmtype },
+	{ .path = "vmOpts",                 .type = KRAW,  .off = C(vmopts) },
+	{ .path = "vmOpts.qemu.minimumVersion", .type = KSTR, .off = C(minqemu), .mute = true, .later = true },
+	{ .path = "vmOpts.qemu.cpuType",    .type = KPAIRS, .off = C(cputype), .mute = true, .later = true },
 	{ .path = "os",                     .type = KSTR,  .off = C(os), .def = "Linux", .check = checkos },
 	{ .path = "arch",                   .type = KSTR,  .off = C(arch), .fill = fillarch, .check = checkarch },
-	{ .path = "images",                 .type = KLIST, .off = C(images), .items = imagekeys, .size = sizeof(struct image) },
+	{ .path = "images",                 .type = KLIST, .off = C(images), ITEMS(imagekeys, struct image) },
+	{ .path = "cpuType",                .type = KPAIRS, .off = C(oldcputype), .merge = MOWN, .brief = true, .later = true },
 	{ .path = "cpus",                   .type = KINT,  .off = C(cpus), .fill = fillcpus, .check = checkcpus },
-	{ .path = "memory",                 .type = KSIZE, .off = C(memory), .fill = fillmemory },
-	{ .path = "disk",                   .type = KSIZE, .off = C(disk), .def = defdisk },
+	{ .path = "memory",                 .type = KSIZE, .off = C(memory), .text = C(memorytext), .fill = fillmemory },
+	{ .path = "disk",                   .type = KSIZE, .off = C(disk), .text = C(disktext), .def = defdisk },
+	{ .path = "additionalDisks",        .type = KLIST, .off = C(disks), ITEMS(diskkeys, struct datadisk), .brief = true, .later = true },
+	{ .path = "mounts",                 .type = KLIST, .off = C(mounts), .items = mountkeys, .size = sizeof(struct mount), .merge = MKEYED, .brief = true, .later = true },
+	{ .path = "mountTypesUnsupported",  .type = KSTRS, .off = C(unsupported), .merge = MCAT, .brief = true },
+	{ .path = "mountType",              .type = KSTR,  .off = C(mounttype), .later = true },
+	{ .path = "mountInotify",           .type = KBOOL, .off = C(inotify), .def = "false", .later = true },
 	{ .path = "ssh.localPort",          .type = KINT,  .off = C(sshport), .def = "0", .check = checkport },
 	{ .path = "ssh.loadDotSSHPubKeys",  .type = KBOOL, .off = C(loadpubkeys), .def = "false" },
 	{ .path = "ssh.forwardAgent",       .type = KBOOL, .off = C(forwardagent), .def = "false" },
 	{ .path = "ssh.forwardX11",         .type = KBOOL, .off = C(forwardx11), .def = "false" },
 	{ .path = "ssh.forwardX11Trusted",  .type = KBOOL, .off = C(forwardx11trusted), .def = "false" },
+	{ .path = "ssh.overVsock",          .type = KBOOL, .off = C(overvsock), .later = true },
 	{ .path = "firmware.legacyBIOS",    .type = KBOOL, .off = C(legacybios), .def = "false" },
+	{ .path = "firmware.images",        .type = KLIST, .off = C(firmware), ITEMS(firmwarekeys, struct image), .brief = true, .later = true },
+	{ .path = "audio.device",           .type = KSTR,  .off = C(audiodevice), .def = "", .later = true },
+	{ .path = "audio.interface",        .type = KSTR,  .off = C(audiointerface), .def = "", .later = true },
+	{ .path = "video.display",          .type = KSTR,  .off = C(display), .def = "none", .later = true },
+	{ .path = "video.vnc.display",      .type = KSTR,  .off = C(vncdisplay), .later = true },
+	{ .path = "provision",              .type = KLIST, .off = C(provisions), ITEMS(provisionkeys, struct provision), .brief = true, .later = true },
 	{ .path = "upgradePackages",        .type = KBOOL, .off = C(upgrade), .def = "false", .later = true },
 	{ .path = "containerd.system",      .type = KBOOL, .off = C(containerdsystem), .def = "false", .later = true },
 	{ .path = "containerd.user",        .type = KBOOL, .off = C(containerduser), .def = "false", .later = true },
+	{ .path = "containerd.archives",    .type = KLIST, .off = C(archives), ITEMS(archivekeys, struct image), .later = true },
 	{ .path = "guestInstallPrefix",     .type = KSTR,  .off = C(prefix), .def = "/usr/local", .check = checkline },
-	{ .path = "message",                .type = KSTR,  .off = C(message) },
+	{ .path = "probes",                 .type = KLIST, .off = C(probes), ITEMS(probekeys, struct probe), .brief = true, .later = true },
+	{ .path = "portForwards",           .type = KLIST, .off = C(forwards), ITEMS(forwardkeys, struct forward), .brief = true, .later = true },
+	{ .path = "copyToHost",             .type = KLIST, .off = C(copies), ITEMS(copykeys, struct cthost), .brief = true, .later = true },
+	{ .path = "message",                .type = KSTR,  .off = C(message), .merge = MOWN, .brief = true },
+	{ .path = "networks",               .type = KLIST, .off = C(networks), .items = networkkeys, .size = sizeof(struct network), .merge = MKEYED, .brief = true, .later = true },
+	{ .path = "env",                    .type = KPAIRS, .off = C(env), .brief = true, .later = true },
+	{ .path = "param",                  .type = KPAIRS, .off = C(param), .brief = true, .later = true },
+	{ .path = "dns",                    .type = KSTRS, .off = C(dns), .merge = MTOP, .brief = true, .later = true },
+	{ .path = "hostResolver.enabled",   .type = KBOOL, .off = C(resolver), .def = "true", .later = true },
+	{ .path = "hostResolver.ipv6",      .type = KBOOL, .off = C(resolveripv6), .def = "false", .later = true },
+	{ .path = "hostResolver.hosts",     .type = KPAIRS, .off = C(hosts), .brief = true, .later = true },
+	{ .path = "propagateProxyEnv",      .type = KBOOL, .off = C(proxyenv), .def = "true", .later = true },
+	{ .path = "caCerts.removeDefaults", .type = KBOOL, .off = C(noca), .def = "false", .later = true },
+	{ .path = "caCerts.files",          .type = KSTRS, .off = C(cafiles), .merge = MUNIQ, .brief = true, .later = true },
+	{ .path = "caCerts.certs",          .type = KSTRS, .off = C(cacerts), .merge = MUNIQ, .brief = true, .later = true },
+	{ .path = "rosetta.enabled",        .type = KBOOL, .off = C(rosetta), .merge = MOWN, .brief = true, .later = true },
+	{ .path = "rosetta.binfmt",         .type = KBOOL, .off = C(rosettabinfmt), .merge = MOWN, .brief = true, .later = true },
 	{ .path = "plain",                  .type = KBOOL, .off = C(plain), .def = "false" },
-	{ .path = "timezone",               .type = KSTR,  .off = C(timezone), .fill = filltimezone, .check = checkline },
+	{ .path = "timezone",               .type = KSTR,  .off = C(timezone), .fill = filltimezone, .check = checkline, .blank = true },
+	{ .path = "nestedVirtualization",   .type = KBOOL, .off = C(nested), .def = "false", .later = true },
 	{ .path = "user.name",              .type = KSTR,  .off = C(user), .fill = filluser, .check = checkusername },
-	{ .path = "user.comment",           .type = KSTR,  .off = C(comment), .fill = fillcomment },
-	{ .path = "user.home",              .type = KSTR,  .off = C(home), .def = "/home/{{.User}}.linux", .check = checkhome },
+	{ .path = "user.comment",           .type = KSTR,  .off = C(comment), .fill = fillcomment, .blank = true },
+	{ .path = "user.home",              .type = KSTR,  .off = C(home), .fill = fillhome, .check = checkhome },
 	{ .path = "user.shell",             .type = KSTR,  .off = C(shell), .def = "/bin/bash", .check = checkshell },
 	{ .path = "user.uid",               .type = KINT,  .off = C(uid), .fill = filluid, .check = checkuid },
 	{ .path = "user.passwordlessSudo",  .type = KBOOL, .off = C(sudo), .def = "true", .check = checksudo },
+	{ .path = "tpm",                    .type = KBOOL, .off = C(tpm), .def = "false", .later = true },
+	{ .path = "osOpts",                 .type = KRAW,  .off = C(osopts) },
+	{ .path = "base",                   .type = KRAW,  .off = C(base), .merge = MOWN, .mute = true },
 	{ .path = NULL },
 };
 #undef C
-#undef I
-/* Keys of limactl that have no row yet: set, they are named in a warning. */
-static const char *const laterkeys[] = {
-	"base", "vmOpts", "cpuType", "additionalDisks", "mounts", "mountTypesUnsupported", "mountType",
-	"mountInotify", "audio", "video", "provision", "probes", "portForwards", "copyToHost", "networks",
-	"env", "param", "dns", "hostResolver", "propagateProxyEnv", "caCerts", "rosetta",
-	"nestedVirtualization", "tpm", "osOpts", "containerd.archives", "firmware.images", "ssh.overVsock",
-};
+#undef ITEMS
+
+/* lima-NAME with . and _ turned into - : a host name. */
+static const char *
+guesthostname(const char *name)
+{
+	char *s = keep("lima-%s", name), *p;
+
+	for (p = s; *p; p++)
+		if (*p == '.' || *p == '_')
+			*p = '-';
+	return s;
+}
 
 enum { OVERRIDE, INSTANCE, DEFAULT, NLAYER };
 struct layers {
 	struct conf *c;
-	struct ydoc doc[NLAYER];
+	const struct ynode *root[NLAYER];
 	const char *where[NLAYER];      /* for messages: main file `PATH` ... */
+	const struct ynode *val[LEN(confkeys)][NLAYER];         /* what each file gives a row */
 	bool warn;                      /* name unknown keys and those without effect */
+	bool told[NLAYER];              /* of an unknown key */
+	struct ydoc vars;               /* for expand: */
+	struct ynode *guest, *host;
 };
+
+/* What is asked once in the life of a process: a list has a thousand instances. */
+static struct {
+	struct ydoc doc[NLAYER], raw;
+	const char *where[NLAYER], *err[NLAYER];
+	bool read;
+} shared;
 
 static void PRINTF(2, 3)
 conferr(struct conf *c, const char *fmt, ...)
@@ -2689,90 +2937,227 @@ static const char *const kindname[] = {
 static void
 badtype(struct layers *l, int i, const struct ynode *n, const char *path, const char *want)
 {
-	if (n->kind == Y_SEQ || n->kind == Y_MAP)
+	if (n->kind == Y_SEQ || n->kind == Y_MAP || strcmp(want, "sequence") == 0 || strcmp(want, "mapping") == 0)
 		conferr(l->c, "failed to unmarshal YAML (%s): [%d:%d] field `%s`: %s was used where %s is expected",
-		    l->where[i], n->line, n->col, path, kindname[n->kind] + 2, startswith(want, "a") ? want + 2 + startswith(want, "an") : want);
+		    l->where[i], n->line, n->col, path, strchr(kindname[n->kind], ' ') ? strchr(kindname[n->kind], ' ') + 1 : kindname[n->kind],
+		    startswith(want, "a") ? want + 2 + startswith(want, "an") : want);
 	else
 		conferr(l->c, "failed to unmarshal YAML (%s): [%d:%d] field `%s`: expected %s, got %s %s",
 		    l->where[i], n->line, n->col, path, want, kindname[n->kind], n->s ? bq(n->s) : "");
 }
 
-/* Put the value n (of layer i; NULL: text def) into the member of row k. */
-static void
-putvalue(struct layers *l, const struct key *k, void *base, int i, const struct ynode *n, const char *def)
+static long long
+nodeint(struct layers *l, int i, const struct ynode *n, const char *path)
 {
-	void *at = (char *)base + k->off;
-	const char *s = n ? ystr(&perm, n) : def;     /* the tree goes, the text stays */
-	char err[128];
 	long long v;
 
-	if (n && s)
-		s = ystrndup(&perm, s, strlen(s));
-	if (n && !s) {
-		badtype(l, i, n, k->path, k->type == KINT ? "an integer" : k->type == KBOOL ? "a boolean" : "a string");
-		return;
+	if (n->kind == Y_FLOAT && n->f > -9e18 && n->f < 9e18)
+		return (long long)n->f;
+	if (n->kind == Y_INT)
+		return n->i;
+	if (n->kind == Y_STR && parsenum(n->s, 0, LLONG_MAX, &v) == 0)  /* "80", --port-forward writes it so */
+		return v;
+	if (n->kind != Y_NULL)
+		badtype(l, i, n, path, "an integer");
+	return 0;
+}
+
+/* The text of a scalar for as long as the command lives: the tree goes. */
+static const char *
+nodetext(const struct ynode *n)
+{
+	const char *s = ystr(&perm, n);
+
+	return s ? ystrndup(&perm, s, strlen(s)) : NULL;
+}
+
+/* Add the scalars of a sequence; MUNIQ leaves out what is there. */
+static void
+addstrs(struct layers *l, int i, const struct key *k, struct strs *out, const struct ynode *seq)
+{
+	const char **v = yalloc(&perm, (out->n + seq->n + 1) * sizeof *v), *s;
+	const struct ynode *n;
+	size_t x;
+
+	if (out->n)
+		memcpy(v, out->v, out->n * sizeof *v);
+	out->v = v;
+	for (n = seq->first; n; n = n->next) {
+		if (!(s = n->kind == Y_NULL ? "" : nodetext(n))) {
+			badtype(l, i, n, k->path, "a string");
+			continue;
+		}
+		for (x = 0; k->merge == MUNIQ && x < out->n && strcmp(out->v[x], s) != 0; x++)
+			;
+		if (k->merge != MUNIQ || x == out->n)
+			v[out->n++] = s;
 	}
+}
+
+static int
+paircmp(const void *a, const void *b)
+{
+	return strcmp(((const struct pair *)a)->key, ((const struct pair *)b)->key);
+}
+
+/* Add the members of a map of texts that are not there yet. */
+static void
+addpairs(struct layers *l, int i, const struct key *k, struct pairs *out, const struct ynode *map)
+{
+	struct pair *v = yalloc(&perm, (out->n + map->n + 1) * sizeof *v);
+	const struct ynode *n;
+	const char *s;
+	size_t x, had = out->n;
+
+	if (had)
+		memcpy(v, out->v, had * sizeof *v);
+	out->v = v;
+	for (n = map->first; n; n = n->next) {
+		if (!(s = n->kind == Y_NULL ? "" : nodetext(n))) {
+			badtype(l, i, n, keep("%s.%s", k->path, ykey(n)), "a string");
+			continue;
+		}
+		for (x = 0; x < had && strcmp(v[x].key, ykey(n)) != 0; x++)
+			;
+		if (x == had)
+			v[out->n++] = (struct pair){ ystrndup(&perm, ykey(n), strlen(ykey(n))), s };
+	}
+	if (out->n)
+		qsort(v, out->n, sizeof *v, paircmp);
+}
+
+static void
+putsize(struct conf *c, const struct key *k, void *base, const char *s)
+{
+	char err[128];
+
+	*(const char **)((char *)base + k->text) = s;
+	if (parsesize(s, (long long *)((char *)base + k->off), err) < 0)
+		conferr(c, "field `%s` has an invalid value: %s", strcmp(k->path, "9p.msize") == 0 ? "msize" : k->path, err);
+}
+
+/* Put the value n, which is not null and of layer i, into the member of row k. */
+static void
+putnode(struct layers *l, const struct key *k, void *base, int i, const struct ynode *n)
+{
+	void *at = (char *)base + k->off;
+	struct range *r = at;
+	unsigned char ip[16];
+	char text[INET6_ADDRSTRLEN];
+	const char *s = nodetext(n);
+	int af;
+
 	switch (k->type) {
 	case KSTR:
+		if (!s)
+			badtype(l, i, n, k->path, "a string");
 		*(const char **)at = s;
 		break;
 	case KINT:
-		if (n && n->kind == Y_FLOAT && n->f > -9e18 && n->f < 9e18)
-			*(long long *)at = (long long)n->f;
-		else if (n && n->kind == Y_INT)
-			*(long long *)at = n->i;
-		else if ((n && n->kind != Y_STR) || parsenum(s, 0, LLONG_MAX, &v) < 0)     /* "80", --port-forward writes it so */
-			badtype(l, i, n, k->path, "an integer");
-		else
-			*(long long *)at = v;
+		*(long long *)at = nodeint(l, i, n, k->path);
 		break;
 	case KBOOL:
-		if (n && n->kind != Y_BOOL)
+		if (n->kind != Y_BOOL)
 			badtype(l, i, n, k->path, "a boolean (true or false)");
-		else
-			*(int *)at = n ? (int)n->i : strcmp(s, "true") == 0;
+		*(int *)at = (int)n->i != 0;
 		break;
 	case KSIZE:
-		if (parsesize(s, at, err) < 0)
-			conferr(l->c, "field `%s` has an invalid value: %s", k->path, err);
+		if (!s)
+			badtype(l, i, n, k->path, "a string");
+		else if (*s)
+			putsize(l->c, k, base, s);
 		break;
+	case KIP:
+		if (!s || !*s)
+			break;
+		af = strchr(s, ':') ? AF_INET6 : AF_INET;
+		if (inet_pton(af, s, ip) != 1)
+			conferr(l->c, "failed to unmarshal YAML (%s): [%d:%d] invalid IP address: %s", l->where[i], n->line, n->col, s);
+		else if (inet_ntop(af, ip, text, sizeof text))
+			*(const char **)at = ystrndup(&perm, text, strlen(text));
+		break;
+	case KRANGE:
+		if (n->kind != Y_SEQ)
+			badtype(l, i, n, k->path, "sequence");
+		else if (n->n > 2)
+			conferr(l->c, "failed to unmarshal YAML (%s): [%d:%d] field `%s` takes two numbers, got %zu", l->where[i], n->line, n->col, k->path, n->n);
+		else {
+			r->from = n->first ? nodeint(l, i, n->first, k->path) : 0;
+			r->to = n->n == 2 ? nodeint(l, i, n->last, k->path) : 0;
+		}
+		break;
+	case KSTRS:
+		if (n->kind != Y_SEQ)
+			badtype(l, i, n, k->path, "sequence");
+		else
+			addstrs(l, i, k, at, n);
+		break;
+	case KPAIRS:
+		if (n->kind != Y_MAP)
+			badtype(l, i, n, k->path, "mapping");
+		else
+			addpairs(l, i, k, at, n);
+		break;
+	case KFILE:
+		*(const char **)at = s ? s : n->kind == Y_MAP && (s = nodetext(yget(n, "url"))) ? s : "";
+		*(const char **)((char *)base + k->text) = n->kind == Y_MAP ? nodetext(yget(n, "digest")) : NULL;
+		break;
+	case KRAW:
 	case KLIST:
 		break;
 	}
 }
 
-/* Join the lists of all layers: override, instance, default. */
+/* Put a built-in text. */
 static void
-putlist(struct layers *l, const struct key *k, void *base)
+puttext(struct conf *c, const struct key *k, void *base, const char *s)
 {
-	struct list *out = (struct list *)((char *)base + k->off);
-	struct ynode *n, *it, *m;
-	const struct key *ik;
-	size_t total = 0;
-	int i;
+	void *at = (char *)base + k->off;
 
-	for (i = 0; i < NLAYER; i++) {
-		if (!(n = ypath(l->doc[i].root, k->path)) || n->kind == Y_NULL)
-			continue;
-		if (n->kind != Y_SEQ)
-			badtype(l, i, n, k->path, "sequence");
-		else
-			total += n->n;
-	}
-	out->v = yalloc(&perm, (total + 1) * k->size);
-	for (i = 0; i < NLAYER; i++) {
-		if (!(n = ypath(l->doc[i].root, k->path)) || n->kind != Y_SEQ)
-			continue;
-		for (it = n->first; it; it = it->next, out->n++) {
-			if (it->kind != Y_MAP && it->kind != Y_NULL) {
-				badtype(l, i, it, k->path, "mapping");
-				continue;
-			}
-			for (ik = k->items; ik->path; ik++)
-				if ((m = ypath(it, ik->path)) && m->kind != Y_NULL)
-					putvalue(l, ik, (char *)out->v + out->n * k->size, i, m, NULL);
-		}
-	}
+	if (k->type == KINT)
+		*(long long *)at = strtoll(s, NULL, 10);
+	else if (k->type == KBOOL)
+		*(int *)at = *s == 't';
+	else if (k->type == KSIZE)
+		putsize(c, k, base, s);
+	else
+		*(const char **)at = s;
+}
+
+/* Is the member unset, or empty where that means the default? */
+static bool
+isunset(const struct key *k, const void *base)
+{
+	const void *at = (const char *)base + (k->type == KSIZE ? k->text : k->off);
+	const char *s;
+
+	if (k->type == KINT)
+		return *(const long long *)at == UNSET;
+	if (k->type == KBOOL)
+		return *(const int *)at < 0;
+	if (k->type == KSTR || k->type == KIP || k->type == KSIZE || k->type == KFILE)
+		return !(s = *(const char *const *)at) || (!*s && !k->blank);
+	return false;
+}
+
+/* All members of rows unset. */
+static void
+unsetall(const struct key *rows, void *base)
+{
+	for (; rows->path; rows++)
+		if (rows->type == KINT)
+			*(long long *)((char *)base + rows->off) = UNSET;
+		else if (rows->type == KBOOL)
+			*(int *)((char *)base + rows->off) = -1;
+}
+
+/* Fill what is unset out of the rows. */
+static void
+filldefs(struct conf *c, const struct key *rows, void *base)
+{
+	for (; rows->path; rows++)
+		if ((rows->def || rows->fill) && isunset(rows, base))
+			puttext(c, rows, base, rows->fill ? rows->fill(c) : rows->def);
 }
 
 /* Is path a row, or a map on the way to one? */
@@ -2782,59 +3167,469 @@ keyrow(const struct key *rows, const char *path, bool *onway)
 	size_t n = strlen(path);
 
 	for (*onway = false; rows->path; rows++) {
-		if (strcmp(rows->path, path) == 0)
+		if (*rows->path != *path || strncmp(rows->path, path, n) != 0)
+			continue;
+		if (!rows->path[n])
 			return rows;
-		*onway |= strncmp(rows->path, path, n) == 0 && rows->path[n] == '.';
+		*onway |= rows->path[n] == '.';
 	}
 	return NULL;
 }
 
-static bool
-islater(const char *path)
-{
-	size_t i;
-
-	for (i = 0; i < LEN(laterkeys); i++)
-		if (strcmp(laterkeys[i], path) == 0)
-			return true;
-	return false;
-}
-
-/* Name the first unknown key of a file, and each key without effect yet. */
+/* Walk a map of layer i: the values of top-level rows go to l->val, those of an
+ * item to its members.  Names the first unknown key of the file, and each key
+ * without effect yet.  prefix: "ssh." and the like. */
 static void
-walkkeys(struct layers *l, int i, const struct key *rows, const struct ynode *map, const char *prefix, bool *told)
+walkkeys(struct layers *l, int i, const struct key *rows, const struct ynode *map, const char *prefix, void *item)
 {
-	/* without warnings *told is true from the start: types are checked all the same */
-
-	const struct ynode *n, *it;
+	const struct ynode *n;
 	const struct key *k;
 	const char *path;
 	bool onway;
 
 	for (n = map->first; n; n = n->next) {
-		path = *prefix ? keep("%s.%s", prefix, n->key->s) : n->key->s;
+		path = *prefix ? keep("%s%s", prefix, ykey(n)) : ykey(n);
 		k = keyrow(rows, path, &onway);
-		if (k && k->type == KLIST) {
-			for (it = n->first; it; it = it->next)
-				if (it->kind == Y_MAP)
-					walkkeys(l, i, k->items, it, "", told);
+		if (k) {
+			if (!item)
+				l->val[k - confkeys][i] = n;
+			else if (n->kind != Y_NULL)
+				putnode(l, k, item, i, n);
+			/* null and empty mean nothing, and neither does a false */
+			if (l->warn && k->later && n->kind != Y_NULL && (n->kind != Y_BOOL || n->i) && (n->s ? *n->s != 0 : n->n > 0))
+				warn("%s:%d: field `%s` has no effect in this version", l->where[i], n->key->line, path);
 		} else if (onway && n->kind == Y_MAP) {
-			walkkeys(l, i, rows, n, path, told);
+			walkkeys(l, i, rows, n, keep("%s.", path), item);
 		} else if (onway && n->kind != Y_NULL) {
 			badtype(l, i, n, path, "mapping");
-		} else if ((k && k->later && (n->kind != Y_BOOL || n->i)) || (!k && !onway && rows == confkeys && islater(path))) {
-			/* vmOpts may hold anything for other drivers; null and empty mean nothing */
-			if (l->warn && n->kind != Y_NULL && (n->s || n->n) && strcmp(path, "vmOpts") != 0 && strcmp(path, "osOpts") != 0)
-				warn("%s:%d: field `%s` has no effect in this version", l->where[i], n->key->line, path);
-		} else if (!k && !onway && !*told) {
+		} else if (!onway && l->warn && !l->told[i]) {
 			struct field f[] = {
 				{ "comment", l->where[i] },
 				{ "error", keep("[%d:%d] unknown field \"%s\"", n->key->line, n->key->col, path) },
 				{ NULL, NULL },
 			};
 			logline(WARN, f, "Non-strict YAML detected; please check for typos");
-			*told = true;
+			l->told[i] = true;
 		}
+	}
+}
+
+/* Add the items of a list of layer i; at: room for them. */
+static size_t
+putitems(struct layers *l, int i, const struct key *k, const struct ynode *seq, char *at)
+{
+	const struct ynode *it;
+	size_t n = 0;
+
+	for (it = seq->first; it; it = it->next, n++, at += k->size) {
+		unsetall(k->items, at);
+		if (it->kind == Y_MAP)
+			walkkeys(l, i, k->items, it, "", at);
+		else if (k->items == diskkeys && it->kind != Y_NULL && it->kind != Y_SEQ)
+			putnode(l, k->items, at, i, it);
+		else if (it->kind != Y_NULL)
+			badtype(l, i, it, k->path, "mapping");
+	}
+	return n;
+}
+
+static const int fromtop[] = { OVERRIDE, INSTANCE, DEFAULT }, frombottom[] = { DEFAULT, INSTANCE, OVERRIDE };
+
+/* What the layers say of row k, into its member. */
+static void
+merge(struct layers *l, const struct key *k)
+{
+	const int *order = k->merge == MUNIQ || k->merge == MKEYED ? frombottom : fromtop;
+	const struct ynode *n, **val = l->val[k - confkeys];
+	void *at = (char *)l->c + k->off;
+	struct list *out = at;
+	size_t total = 0;
+	int x, i;
+
+	for (x = 0; x < NLAYER; x++) {
+		n = val[i = order[x]];
+		if (!n || n->kind == Y_NULL || (k->merge == MOWN && i != INSTANCE) || k->type == KRAW || k->mute) {
+			if (!(k->type == KRAW && n && i == INSTANCE))
+				val[i] = NULL;
+		} else if (k->type == KLIST && n->kind != Y_SEQ) {
+			badtype(l, i, n, k->path, "sequence");
+			val[i] = NULL;
+		} else if (k->type == KLIST)
+			total += n->n;
+	}
+	if (k->type == KLIST)
+		out->v = yalloc(&perm, (total + 1) * k->size);
+	for (x = 0; x < NLAYER; x++) {
+		if (!(n = val[i = order[x]]))
+			continue;
+		if (k->type == KLIST)
+			out->n += putitems(l, i, k, n, (char *)out->v + out->n * k->size);
+		else if (k->type == KSTRS && n->kind == Y_SEQ && !n->n)
+			continue;
+		else if (k->type != KRAW)
+			putnode(l, k, l->c, i, n);
+		if (k->merge == MTOP || (k->merge <= MOWN && k->type != KPAIRS))
+			break;
+	}
+}
+
+/* vmOpts and osOpts: the driver's or system's whole value, of the first file
+ * that has one. */
+static void
+mergeraw(struct layers *l, const struct key *k)
+{
+	const struct ynode *n, *m;
+	struct ynode *out = NULL;
+	int i;
+
+	for (i = 0; i < NLAYER; i++) {
+		n = l->val[k - confkeys][i];
+		if (!n || (k->merge == MOWN && i != INSTANCE) || (n->kind == Y_NULL && k->merge != MOWN))
+			continue;
+		if (k->merge == MOWN)
+			out = ycopy(&shared.raw, n);
+		else if (n->kind != Y_MAP)
+			badtype(l, i, n, k->path, "mapping");
+		else
+			for (m = n->first; m; m = m->next) {
+				out = out ? out : ynewmap(&shared.raw);
+				if (!yget(out, ykey(m)))
+					(void)yput(&shared.raw, out, ykey(m), ycopy(&shared.raw, m));
+			}
+	}
+	*(struct ynode **)((char *)l->c + k->off) = out;
+}
+
+/* What this driver takes out of vmOpts. */
+static void
+qemuopts(struct layers *l)
+{
+	const struct ynode *q = yget(l->c->vmopts, "qemu"), *n;
+	const struct key *k;
+
+	for (k = confkeys; q && k->path; k++)
+		if (startswith(k->path, "vmOpts.qemu.") && (n = ypath(q, k->path + strlen("vmOpts.qemu."))) && n->kind != Y_NULL)
+			putnode(l, k, l->c, INSTANCE, n);
+}
+
+static struct ynode *
+parammap(struct layers *l)
+{
+	const struct ynode *p = l->val[0][INSTANCE], *n;
+	struct ynode *map = ynewmap(&l->vars);
+	const struct key *k;
+
+	for (k = confkeys; strcmp(k->path, "param") != 0; k++)
+		;
+	if ((p = l->val[k - confkeys][INSTANCE]) && p->kind == Y_MAP)
+		for (n = p->first; n; n = n->next)
+			(void)yput(&l->vars, map, ykey(n), ynewstr(&l->vars, ystr(&perm, n) ? ystr(&perm, n) : ""));
+	return map;
+}
+
+static void
+putvar(struct layers *l, struct ynode *map, const char *name, const char *val)
+{
+	(void)yput(&l->vars, map, name, ynewstr(&l->vars, val ? val : ""));
+}
+
+/* Expand the guest's variables in *s (spec/config.md 10.1). */
+static void
+xguest(struct layers *l, const char **s, const char *what)
+{
+	struct conf *c = l->c;
+	struct ynode *m;
+
+	if (!*s || !strstr(*s, "{{"))
+		return;
+	if (!(m = l->guest)) {
+		m = l->guest = ynewmap(&l->vars);
+		putvar(l, m, "Name", c->name);
+		putvar(l, m, "Hostname", guesthostname(c->name));
+		(void)yput(&l->vars, m, "UID", ynewint(&l->vars, c->uid));
+		putvar(l, m, "User", c->user);
+		putvar(l, m, "Home", c->home);
+		(void)yput(&l->vars, m, "Param", parammap(l));
+	}
+	*s = expandmap(&perm, *s, m, what);
+}
+
+/* The same with the host's. */
+static void
+xhost(struct layers *l, const char **s, const char *what)
+{
+	const char *tmp = getenv("TMPDIR");
+	struct ynode *m;
+
+	if (!*s || !strstr(*s, "{{"))
+		return;
+	if (!(m = l->host)) {
+		m = l->host = ynewmap(&l->vars);
+		putvar(l, m, "Dir", l->c->dir);
+		putvar(l, m, "Name", l->c->name);
+		putvar(l, m, "Instance", l->c->name);
+		putvar(l, m, "UID", keep("%lld", (long long)host.uid));
+		putvar(l, m, "User", host.login);
+		putvar(l, m, "Home", host.home);
+		putvar(l, m, "GlobalTempDir", "/tmp");
+		putvar(l, m, "TempDir", tmp && *tmp ? tmp : "/tmp");
+		putvar(l, m, "LimaHome", host.limahome);
+		(void)yput(&l->vars, m, "Param", parammap(l));
+	}
+	*s = expandmap(&perm, *s, m, what);
+}
+
+/* user.home may hold variables; there .Home is its own raw text. */
+static void
+fillhomevars(struct layers *l)
+{
+	xguest(l, &l->c->home, "`user.home` value");
+	l->guest = NULL;
+}
+
+/* A path without . and .. and double slashes, as text: links are not asked. */
+static const char *
+lexclean(const char *path)
+{
+	char *s = yalloc(&perm, strlen(path) + 3), *o = s, *base;
+	size_t n;
+
+	if (*path == '/')
+		*o++ = '/';
+	for (base = o; *path; path += n) {
+		path += strspn(path, "/");
+		n = strcspn(path, "/");
+		if (!n || (n == 1 && *path == '.'))
+			continue;
+		if (n == 2 && path[0] == '.' && path[1] == '.' && (*s == '/' || (o > base && strcmp(o - 3 > base ? o - 3 : base, "../") != 0))) {
+			while (o > base && (--o == base || o[-1] != '/'))
+				;
+			continue;
+		}
+		memcpy(o, path, n);
+		o += n;
+		*o++ = '/';
+		*o = '\0';
+	}
+	if (o > base)
+		o--;            /* the last slash */
+	*o = '\0';
+	return *s ? s : ".";
+}
+
+/* ~ and ~/x with the home in place; other texts as they are. */
+static const char *
+tilde(const char *path)
+{
+	return *path == '~' && (!path[1] || path[1] == '/') && host.home ? keep("%s%s", host.home, path + 1) : path;
+}
+
+/* Give the members of dst what is set in src; rows from `from` on. */
+static void
+update(const struct key *rows, const char *from, void *dst, const void *src)
+{
+	size_t n;
+	bool on = false;
+
+	for (; rows->path; rows++) {
+		if (!(on |= strcmp(rows->path, from) == 0) || isunset(rows, src))
+			continue;
+		n = rows->type == KINT || rows->type == KSIZE ? sizeof(long long) : rows->type == KBOOL ? sizeof(int) : sizeof(char *);
+		memcpy((char *)dst + rows->off, (const char *)src + rows->off, n);
+		if (rows->type == KSIZE)
+			*(const char **)((char *)dst + rows->text) = *(const char *const *)((const char *)src + rows->text);
+	}
+}
+
+/* Mounts come as default, instance, override; one with the mount point of an
+ * earlier one changes that one's options and is none of its own. */
+static void
+fillmounts(struct layers *l)
+{
+	struct conf *c = l->c;
+	struct mount *m = c->mounts.v;
+	size_t i, k, n = 0;
+
+	for (i = 0; i < c->mounts.n; i++) {
+		xhost(l, &m[i].location, "mount location");
+		m[i].location = tilde(lexclean(m[i].location ? m[i].location : ""));
+		xguest(l, &m[i].mountpoint, "mount point");
+		if (!m[i].mountpoint || !*m[i].mountpoint)
+			m[i].mountpoint = m[i].location;
+		for (k = 0; k < n && strcmp(m[k].mountpoint, m[i].mountpoint) != 0; k++)
+			;
+		if (k < n)
+			update(mountkeys, "writable", &m[k], &m[i]);
+		else
+			m[n++] = m[i];
+	}
+	c->mounts.n = n;
+	for (i = 0; i < n; i++) {
+		filldefs(c, mountkeys, &m[i]);
+		if (!m[i].p9cache || !*m[i].p9cache)
+			m[i].p9cache = m[i].writable ? "mmap" : "fscache";
+		if (m[i].queuesize == UNSET && c->mounttype && strcmp(c->mounttype, "virtiofs") == 0)
+			m[i].queuesize = 1024;
+	}
+}
+
+/* Where no file says a word of mounts: the home to read, /tmp/lima to write. */
+static void
+automounts(struct conf *c)
+{
+	struct mount *m = yalloc(&perm, 2 * sizeof *m);
+	size_t i;
+
+	for (i = 0; i < 2; i++)
+		unsetall(mountkeys, &m[i]);
+	m[0].location = host.home;
+	m[1].location = "/tmp/lima";
+	m[1].writable = 1;
+	c->mounts = (struct list){ host.home ? m : m + 1, host.home ? 2 : 1 };
+}
+
+static void
+fillprovisions(struct layers *l)
+{
+	struct provision *p = l->c->provisions.v, *end = p + l->c->provisions.n;
+
+	for (; p < end; p++) {
+		bool data, yq;
+
+		filldefs(l->c, provisionkeys, p);
+		data = strcmp(p->mode, "data") == 0;
+		yq = strcmp(p->mode, "yq") == 0;
+		if (strcmp(p->mode, "dependency") == 0 && p->skipdeps < 0)
+			p->skipdeps = 0;
+		if (data && p->overwrite < 0)
+			p->overwrite = 1;
+		if ((data || yq) && (!p->owner || !*p->owner))
+			p->owner = "root:root";
+		if ((data || yq) && (!p->permissions || !*p->permissions))
+			p->permissions = "644";
+		if (yq && (!p->format || !*p->format))
+			p->format = "auto";
+		xguest(l, &p->script, "provisioning script");
+		xguest(l, &p->content, "data content");
+		xguest(l, &p->expression, "expression");
+		xguest(l, &p->owner, "owner");
+		xguest(l, &p->path, "path");
+	}
+}
+
+static void
+fillprobes(struct layers *l)
+{
+	struct probe *p = l->c->probes.v;
+	size_t i, n = l->c->probes.n;
+
+	for (i = 0; i < n; i++) {
+		filldefs(l->c, probekeys, &p[i]);
+		if (!p[i].description || !*p[i].description)
+			p[i].description = keep("user probe %zu/%zu", i + 1, n);
+		xguest(l, &p[i].script, "probing script");
+	}
+}
+
+static void
+fillforwards(struct layers *l)
+{
+	struct forward *f = l->c->forwards.v, *end = f + l->c->forwards.n;
+
+	for (; f < end; f++) {
+		if (!f->guestip)
+			f->guestip = f->guestzero > 0 ? "0.0.0.0" : "127.0.0.1";
+		if (f->guestzero < 0)
+			f->guestzero = strcmp(f->guestip, "0.0.0.0") == 0;
+		filldefs(l->c, forwardkeys, f);
+		if (!f->guestports.from && !f->guestports.to) {
+			f->guestports = (struct range){ f->guestport, f->guestport };
+			if (!f->guestport)
+				f->guestports = (struct range){ 1, 65535 };
+		}
+		xguest(l, &f->guestsocket, "guestSocket");
+		xhost(l, &f->hostsocket, "hostSocket");
+		if (f->hostsocket && *f->hostsocket && *f->hostsocket != '/')
+			f->hostsocket = keep("%s/sock/%s", l->c->dir, f->hostsocket);
+		if (!f->hostports.from && !f->hostports.to && !(f->hostsocket && *f->hostsocket)) {
+			f->hostports = (struct range){ f->hostport, f->hostport };
+			if (!f->hostport)
+				f->hostports = f->guestports;
+		}
+	}
+}
+
+static void
+fillnetworks(struct layers *l)
+{
+	struct conf *c = l->c;
+	struct network *n = c->networks.v;
+	size_t i, k, out = 0;
+
+	for (i = 0; i < c->networks.n; i++) {
+		for (k = 0; k < out; k++)
+			if (n[i].interface && *n[i].interface && n[k].interface && strcmp(n[k].interface, n[i].interface) == 0)
+				break;
+		if (k == out) {
+			n[out++] = n[i];
+			continue;
+		}
+		if (n[i].socket && *n[i].socket)
+			n[k].lima = NULL;
+		else if (n[i].lima && *n[i].lima)
+			n[k].socket = NULL;
+		update(networkkeys, "lima", &n[k], &n[i]);
+	}
+	c->networks.n = out;
+	for (i = 0; i < out; i++) {
+		filldefs(c, networkkeys, &n[i]);
+		if (!n[i].mac || !*n[i].mac)
+			n[i].mac = macaddress(keep("%s/lima.yaml#%zu", c->dir, i));
+		if (!n[i].interface || !*n[i].interface)
+			n[i].interface = keep("lima%zu", i);
+	}
+}
+
+/* What the architectures of images, archives and firmware default to. */
+static void
+fillimages(struct conf *c, struct list *list)
+{
+	struct image *im = list->v, *end = im + list->n;
+
+	for (; im < end; im++) {
+		if (!im->arch || !*im->arch || strcmp(im->arch, "default") == 0)
+			im->arch = c->arch;
+		if (im->kernel && (!im->kernelarch || !*im->kernelarch))
+			im->kernelarch = im->arch;
+		if (im->initrd && (!im->initrdarch || !*im->initrdarch))
+			im->initrdarch = im->arch;
+	}
+}
+
+static void
+fillarchives(struct conf *c)
+{
+	struct image *im;
+	size_t i;
+
+	if (!c->archives.n) {
+		c->archives.v = im = yalloc(&perm, LEN(enginearchives) * sizeof *im);
+		for (i = 0; i < LEN(enginearchives); i++)
+			im[c->archives.n++] = (struct image){ .location = enginearchives[i].location,
+			    .arch = enginearchives[i].arch, .digest = enginearchives[i].digest };
+	}
+	fillimages(c, &c->archives);
+}
+
+static void
+fillcopies(struct layers *l)
+{
+	struct cthost *t = l->c->copies.v, *end = t + l->c->copies.n;
+
+	for (; t < end; t++) {
+		filldefs(l->c, copykeys, t);
+		xguest(l, &t->guest, "guest");
+		xhost(l, &t->host, "host");
 	}
 }
 
@@ -2857,31 +3652,58 @@ warnuser(const struct conf *c)
 		warn("local uid %lld cannot be a user's in the guest; using %lld instead", (long long)host.uid, fallbackuid);
 }
 
-/* Plain mode: a user and ssh.  The one place that asks. */
-static void
-plaingate(struct conf *c)
+/* Keep what is marked static; the number dropped. */
+static size_t
+keepstatic(struct list *list, size_t size, size_t off)
 {
+	char *v = list->v;
+	size_t i, n = 0, had = list->n;
+
+	for (i = 0; i < had; i++)
+		if (*(int *)(v + i * size + off) > 0)
+			memmove(v + n++ * size, v + i * size, size);
+	list->n = n;
+	return had - n;
+}
+
+static void
+dropmode(struct conf *c, const char *mode)
+{
+	struct provision *p = c->provisions.v;
+	size_t i, n = 0;
+
+	for (i = 0; i < c->provisions.n; i++)
+		if (strcmp(p[i].mode, mode) != 0)
+			p[n++] = p[i];
+	c->provisions.n = n;
+}
+
+/* Plain mode: a user and ssh, and what is explicitly wanted back.  The one place
+ * that asks; what was automatic goes without a word. */
+static void
+plaingate(struct conf *c, bool automatic, bool warnings)
+{
+	size_t mounts, forwards;
+
 	if (!c->plain)
 		return;
+	mounts = keepstatic(&c->mounts, sizeof(struct mount), offsetof(struct mount, isstatic));
+	forwards = keepstatic(&c->forwards, sizeof(struct forward), offsetof(struct forward, isstatic));
+	if (automatic)
+		mounts = 0;
+	if (warnings && (mounts || forwards))
+		warn("Running in plain mode: %s ignored; `static: true` on an entry keeps it",
+		    !forwards ? keep("%zu of the `mounts`", mounts) : !mounts ? keep("%zu of the `portForwards`", forwards) :
+		    keep("%zu of the `mounts` and %zu of the `portForwards`", mounts, forwards));
+	c->autoforward = false;
 	c->containerdsystem = c->containerduser = false;
 	c->timezone = "";
 	c->forwardagent = false;
+	c->inotify = c->proxyenv = false;
+	c->env.n = c->hosts.n = 0;
+	dropmode(c, "dependency");
+	dropmode(c, "yq");
 }
-
-/* X.Y.Z as a number, -1 when it is none.  A leading v and a tail from - are cut. */
-static long long
-version3(const char *s, bool *tail)
-{
-	int x, y, z, n = 0;
-
-	s += *s == 'v';
-	*tail = strchr(s, '-') != NULL;
-	if (sscanf(s, "%d.%d.%d%n", &x, &y, &z, &n) != 3 || (s[n] && s[n] != '-' && strcmp(s + n, ".m") != 0) ||
-	    x < 0 || y < 0 || z < 0)
-		return -1;
-	return (x * 1000LL + y) * 1000LL + z;
-}
-
 /* algo:hex -> program that computes it; NULL and a reason when malformed. */
 static const char *
 digestprog(const char *digest, const char **why)
@@ -2938,19 +3760,56 @@ checkconf(struct conf *c)
 			conferr(c, "%s", s);
 }
 
-/* Read a layer; a missing file is an empty one. */
+
+/* Read default.yaml or override.yaml, once; a missing file is an empty one. */
 static void
-readlayer(struct layers *l, int i, const char *file, const char *kind)
+readshared(int i, const char *kind)
 {
 	struct buf b = { 0 };
+	const char *file = keep("%s/_config/%s.yaml", host.limahome, kind);
+	struct ydoc *d = &shared.doc[i];
 
-	l->where[i] = keep("%s file %s", kind, bq(file));
+	shared.where[i] = keep("%s file %s", kind, bq(file));
 	if (readfile(file, &b, 4 << 20) < 0 && errno != ENOENT)
-		conferr(l->c, "read %s: %s", file, strerror(errno));
-	if (yparse(&l->doc[i], b.s ? b.s : "", b.len) < 0)
-		conferr(l->c, "failed to unmarshal YAML (%s): [%d:%d] %s", l->where[i],
-		    l->doc[i].eline, l->doc[i].ecol, l->doc[i].err);
+		shared.err[i] = keep("read %s: %s", file, strerror(errno));
+	else if (yparse(d, b.s ? b.s : "", b.len) < 0)
+		shared.err[i] = keep("failed to unmarshal YAML (%s): [%d:%d] %s", shared.where[i], d->eline, d->ecol, d->err);
 	buffree(&b);
+}
+
+/* By whom the instance was made.  One of limactl keeps limactl's rules; no
+ * version beside what an instance leaves behind is older than everything. */
+static void
+madeby(struct conf *c)
+{
+	static const char *const signs[] = { "ha.stdout.log", "ha.stderr.log", "vz-identifier", "image", "disk", "basedisk", "diffdisk", "cidata.iso" };
+	bool tail;
+	size_t i;
+
+	c->made = version3(FAKEVERSION, &tail);
+	if ((c->version = readline1(keep("%s/lima-version", c->dir)))) {
+		c->foreign = !strstr(c->version, "-c");
+		if (c->foreign)
+			c->made = version3(c->version, &tail);
+		return;
+	}
+	for (i = 0; i < LEN(signs) && !c->foreign; i++)
+		if (access(keep("%s/%s", c->dir, signs[i]), F_OK) == 0) {
+			c->foreign = true;
+			c->made = 0;
+		}
+}
+
+/* What a scalar's value says beside its type: nothing, in some cases. */
+static void
+emptydefaults(struct conf *c)
+{
+	if (c->cpus == 0)
+		c->cpus = UNSET;
+	if (c->os && strcmp(c->os, "default") == 0)
+		c->os = NULL;
+	if (c->arch && strcmp(c->arch, "default") == 0)
+		c->arch = NULL;
 }
 
 /* The effective configuration of instance name from its text.  where: for
@@ -2959,66 +3818,78 @@ static void
 confload(struct conf *c, const char *name, const char *text, size_t len, const char *where, bool warnings)
 {
 	struct layers l = { .c = c, .warn = warnings };
+	const struct ynode *n;
 	const struct key *k;
-	const char *s;
-	struct ynode *n;
-	bool told;
+	struct ydoc doc = { 0 };
+	bool automount = true, silent = false;
 	int i;
 
-	*c = (struct conf){ .name = name, .dir = keep("%s/%s", host.limahome, name) };
-	readlayer(&l, OVERRIDE, keep("%s/_config/override.yaml", host.limahome), "override");
-	readlayer(&l, DEFAULT, keep("%s/_config/default.yaml", host.limahome), "default");
-	l.where[INSTANCE] = where;
-	if (yparse(&l.doc[INSTANCE], text, len) < 0)
-		conferr(c, "failed to unmarshal YAML (%s): [%d:%d] %s", where,
-		    l.doc[INSTANCE].eline, l.doc[INSTANCE].ecol, l.doc[INSTANCE].err);
+	*c = (struct conf){ .name = name, .dir = keep("%s/%s", host.limahome, name), .autoforward = true };
+	madeby(c);
+	unsetall(confkeys, c);
+	if (!shared.read) {
+		readshared(OVERRIDE, "override");
+		readshared(DEFAULT, "default");
+		shared.read = true;
+	}
+	for (i = 0; i < NLAYER; i++) {
+		l.where[i] = i == INSTANCE ? where : shared.where[i];
+		l.root[i] = shared.doc[i].root;
+		if (shared.err[i])
+			conferr(c, "%s", shared.err[i]);
+	}
+	if (yparse(&doc, text, len) < 0)
+		conferr(c, "failed to unmarshal YAML (%s): [%d:%d] %s", where, doc.eline, doc.ecol, doc.err);
+	l.root[INSTANCE] = doc.root;
 	for (i = 0; i < NLAYER && !c->errs; i++)
-		if ((n = l.doc[i].root) && n->kind != Y_MAP && (n->kind != Y_NULL || n->len))
+		if ((n = l.root[i]) && n->kind != Y_MAP && (n->kind != Y_NULL || n->len))
 			conferr(c, "failed to unmarshal YAML (%s): [%d:%d] %s was used where mapping is expected",
-			    l.where[i], n->line, n->col, n->kind == Y_NULL ? "null" : kindname[n->kind] + 2);
+			    l.where[i], n->line, n->col, n->kind == Y_NULL ? "null" : strchr(kindname[n->kind], ' ') + 1);
 	if (c->errs)
 		goto out;
-	for (i = 0; i < NLAYER; i++) {
-		told = !warnings;
-		if (l.doc[i].root->kind == Y_MAP)
-			walkkeys(&l, i, confkeys, l.doc[i].root, "", &told);
-	}
+	for (i = 0; i < NLAYER; i++)
+		if (l.root[i]->kind == Y_MAP)
+			walkkeys(&l, i, confkeys, l.root[i], "", NULL);
 	for (k = confkeys; k->path; k++) {
-		if (k->type == KLIST) {
-			putlist(&l, k, c);
-			continue;
+		for (i = 0; i < NLAYER; i++) {
+			n = l.val[k - confkeys][i];
+			if (n && k->off == offsetof(struct conf, mounts))
+				automount = false;
+			if (n && k->off == offsetof(struct conf, forwards) && i == INSTANCE)
+				silent = n->kind == Y_SEQ && !n->n;
 		}
-		n = NULL;
-		for (i = 0; i < NLAYER && (!n || n->kind == Y_NULL); i++)
-			n = ypath(l.doc[i].root, k->path);
-		/* empty means the default where a default is computed or named */
-		if (n && (n->kind == Y_NULL || (k->type != KBOOL && (k->def || k->fill) && n->s && !*n->s && strcmp(k->path, "timezone") != 0) ||
-		    (n->kind == Y_INT && n->i == 0 && strcmp(k->path, "cpus") == 0) ||
-		    (n->s && strcmp(n->s, "default") == 0 && (strcmp(k->path, "os") == 0 || strcmp(k->path, "arch") == 0))))
-			n = NULL;
-		if (n)
-			putvalue(&l, k, c, i - 1, n, NULL);
-		else if (k->def || k->fill)
-			putvalue(&l, k, c, 0, NULL, k->fill ? k->fill(c) : k->def);
-		if (k->type == KSIZE && n && (s = ystr(&perm, n)))
-			*(k->off == offsetof(struct conf, memory) ? &c->memorytext : &c->disktext) = ystrndup(&perm, s, strlen(s));
+		if (k->type == KRAW)
+			mergeraw(&l, k);
+		else
+			merge(&l, k);
 	}
-	if (c->home) {
-		const char *const vars[] = { "User", c->user ? c->user : "", "UID", keep("%lld", c->uid), "Name", name, NULL };
-		c->home = expand(&perm, c->home, vars, "`user.home` value");
-	}
-	if (!c->memorytext)
-		c->memorytext = printsize(c->memory);
-	if (!c->disktext)
-		c->disktext = printsize(c->disk);
+	qemuopts(&l);
+	emptydefaults(c);
+	filldefs(c, confkeys, c);
+	if (c->errs)
+		goto out;
+	fillhomevars(&l);
+	fillimages(c, &c->images);
+	fillimages(c, &c->firmware);
+	fillarchives(c);
+	fillprovisions(&l);
+	fillprobes(&l);
+	fillforwards(&l);
+	fillcopies(&l);
+	automount &= !c->foreign;
+	if (automount)
+		automounts(c);
+	fillmounts(&l);
+	fillnetworks(&l);
+	c->autoforward = !silent || c->forwards.n;
 	if (warnings && c->memory < 64 << 20)
 		warn("field `memory` is %s: no guest boots in that (a bare number is bytes)", bq(c->memorytext));
-	plaingate(c);
+	plaingate(c, automount, warnings);
 	if (!c->errs)
 		checkconf(c);
 out:
-	for (i = 0; i < NLAYER; i++)
-		yfree(&l.doc[i]);
+	yfree(&l.vars);
+	yfree(&doc);
 }
 
 /* Put v below map at a dotted path, making maps on the way. */
@@ -3037,39 +3908,72 @@ treeput(struct ydoc *d, struct ynode *map, const char *path, struct ynode *v)
 	(void)yput(d, map, path, v);
 }
 
+static void conftree(struct ydoc *, struct ynode *, const struct key *, const void *);
+
+/* The value of one member as a node, NULL when it has none. */
+static struct ynode *
+confvalue(struct ydoc *d, const struct key *k, const void *base)
+{
+	const void *at = (const char *)base + k->off;
+	const char *s = k->type == KSTR || k->type == KIP || k->type == KFILE ? *(const char *const *)at : NULL;
+	const struct list *l = at;
+	const struct strs *t = at;
+	const struct pairs *p = at;
+	const struct range *r = at;
+	struct ynode *v = NULL, *item;
+	size_t i;
+
+	switch (k->type) {
+	case KSTR:
+	case KIP:
+	case KFILE:
+		return s && (*s || !k->brief) ? ynewstr(d, s) : NULL;
+	case KINT:
+		return *(const long long *)at != UNSET && (*(const long long *)at || !k->brief) ? ynewint(d, *(const long long *)at) : NULL;
+	case KBOOL:
+		return *(const int *)at > 0 || (*(const int *)at == 0 && !k->brief) ? ynewbool(d, *(const int *)at) : NULL;
+	case KSIZE:
+		s = *(const char *const *)((const char *)base + k->text);
+		return s ? ynewstr(d, s) : NULL;
+	case KRANGE:
+		v = ynewseq(d);
+		yappend(d, v, ynewint(d, r->from));
+		yappend(d, v, ynewint(d, r->to));
+		return v;
+	case KSTRS:
+		v = t->n || !k->brief ? ynewseq(d) : NULL;
+		for (i = 0; v && i < t->n; i++)
+			yappend(d, v, ynewstr(d, t->v[i]));
+		return v;
+	case KPAIRS:
+		v = p->n || !k->brief ? ynewmap(d) : NULL;
+		for (i = 0; v && i < p->n; i++)
+			(void)yput(d, v, p->v[i].key, ynewstr(d, p->v[i].val));
+		return v;
+	case KRAW:
+		item = *(struct ynode *const *)at;
+		return item ? ycopy(d, item) : NULL;
+	case KLIST:
+		v = l->n || !k->brief ? ynewseq(d) : NULL;
+		for (i = 0; v && i < l->n; i++) {
+			item = ynewmap(d);
+			conftree(d, item, k->items, (const char *)l->v + i * k->size);
+			yappend(d, v, item);
+		}
+		return v;
+	}
+	return NULL;
+}
+
 /* The members of rows, put into map in table order; what is unset is left out. */
 static void
 conftree(struct ydoc *d, struct ynode *map, const struct key *rows, const void *base)
 {
-	const struct key *k;
-	struct ynode *v, *item;
-	const struct list *l;
-	const void *at;
-	size_t i;
+	struct ynode *v;
 
-	for (k = rows; k->path; k++) {
-		at = (const char *)base + k->off;
-		v = NULL;
-		if (k->type == KSTR && *(const char *const *)at)
-			v = ynewstr(d, *(const char *const *)at);
-		else if (k->type == KINT)
-			v = ynewint(d, *(const long long *)at);
-		else if (k->type == KBOOL)
-			v = ynewbool(d, *(const int *)at);
-		else if (k->type == KSIZE)
-			v = ynewstr(d, k->off == offsetof(struct conf, memory) ? ((const struct conf *)base)->memorytext : ((const struct conf *)base)->disktext);
-		else if (k->type == KLIST) {
-			l = at;
-			v = ynewseq(d);
-			for (i = 0; i < l->n; i++) {
-				item = ynewmap(d);
-				conftree(d, item, k->items, (const char *)l->v + i * k->size);
-				yappend(d, v, item);
-			}
-		}
-		if (v)
-			treeput(d, map, k->path, v);
-	}
+	for (; rows->path; rows++)
+		if (!rows->mute && (v = confvalue(d, rows, base)))
+			treeput(d, map, rows->path, v);
 }
 
 /* ---- 10. Validation ----------------------------------------------------- */
@@ -3144,18 +4048,6 @@ static const char *
 instdir(const char *name)
 {
 	return keep("%s/%s", host.limahome, name);
-}
-
-/* lima-NAME with . and _ turned into - : a host name. */
-static const char *
-guesthostname(const char *name)
-{
-	char *s = keep("lima-%s", name), *p;
-
-	for (p = s; *p; p++)
-		if (*p == '.' || *p == '_')
-			*p = '-';
-	return s;
 }
 
 static void
@@ -3326,11 +4218,8 @@ instmember(struct tt *t, const struct ynode *map, const char *name)
 			return n;
 	/* a key nobody set is empty, a name that is none of a key is a mistake */
 	for (k = confkeys; k->path; k++)
-		if (!strchr(k->path, '.') && strcmp(goname(k->path), name) == 0)
-			return ttstr(t, "");
-	for (i = 0; i < LEN(laterkeys); i++)
-		if (strcmp(goname(laterkeys[i]), name) == 0)
-			return NULL;
+		if (strcmp(goname(keep("%.*s", (int)strcspn(k->path, "."), k->path)), name) == 0)
+			return strchr(k->path, '.') || k->type >= KRANGE ? NULL : ttstr(t, "");
 	if (map->parent == t->root)
 		ttfail(t, "can't evaluate field %s in type *limatype.LimaYAML", name);
 	return ttstr(t, "");
@@ -3400,8 +4289,7 @@ inspect(struct inst *in, const char *name)
 	if (!in->sshport)
 		in->sshport = portofconfig(in->dir);
 	in->protected = faccessat(AT_FDCWD, keep("%s/protected", in->dir), F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-	if (!(in->version = readline1(keep("%s/lima-version", in->dir))))
-		in->version = "";
+	in->version = in->conf.version ? in->conf.version : "";
 	instmessage(in);
 	return 0;
 }

@@ -797,7 +797,7 @@ vmType: vz' 'vmType `vz` is not a registered driver' 'another driver'
 	outre '^memory: "?8GiB"?$'
 	outre '^disk: "?7GiB"?$'
 	ok 'override wins over the instance, the instance over default'
-	same "$(sed -n 's/.*location: *"\{0,1\}\(\/[a-z]*\).*/\1/p' "$out" | tr '\n' ' ')" '/override /instance /default '
+	same "$(sed -n '/^cpus/q;s/.*location: *"\{0,1\}\(\/[a-z]*\).*/\1/p' "$out" | tr '\n' ' ')" '/override /instance /default '
 	ok 'images of all three files follow each other'
 	printf 'cpus: [\n' >"$LIMA_HOME/_config/override.yaml"
 	lc validate "$HOME/t.yaml"

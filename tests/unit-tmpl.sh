@@ -5,6 +5,7 @@ test_tmpl() {
 	begin tmpl
 	mkdir -p "$LIMA_HOME/foo"
 	cat >"$LIMA_HOME/foo/lima.yaml" <<'YAML'
+arch: s390x
 images: [{location: /a, arch: x86_64}, {location: /b}]
 cpus: 3
 memory: 2GiB
@@ -31,7 +32,7 @@ unix://{{.Name}}/sock }} x|unix://foo/sock }} x
 {{or .Name (index .Errors 9)}}|foo
 {{range .Config.Images}}[{{.Location}}]{{end}}|[/a][/b]
 {{range $i, $x := .Config.Images}}{{if $i}},{{end}}{{$i}}={{$x.Location}}{{end}}|0=/a,1=/b
-{{range .Config.Images}}{{if .Arch}}{{continue}}{{end}}{{.Location}}{{end}}|/b
+{{range .Config.Images}}{{if eq .Arch "x86_64"}}{{continue}}{{end}}{{.Location}}{{end}}|/b
 {{range .Config.Images}}{{.Location}}{{break}}{{end}}.|/a.
 {{range .Errors}}x{{else}}none{{end}}|none
 {{with .Config.User}}{{.Name}} of {{$.Name}}{{end}}|ann of foo
@@ -47,8 +48,8 @@ a {{- .Name -}} b|afoob
 a\n{{- /* note */ -}}\nb|ab
 {{/* note */}}x|x
 {{if .Name -}}  x  {{- end}}.|x.
-{{.Errors}} {{.Config.Images}}|[] [map[arch:x86_64 location:/a] map[location:/b]]
-{{json .Config.Images}}|[{"location":"/a","arch":"x86_64"},{"location":"/b"}]
+{{.Errors}} {{.Config.Images}}|[] [map[arch:x86_64 location:/a] map[arch:s390x location:/b]]
+{{json .Config.Images}}|[{"location":"/a","arch":"x86_64"},{"location":"/b","arch":"s390x"}]
 {{.Config.User ! json}}|{"name":"ann","comment":"A","home":"/home/ann.linux","shell":"/bin/bash","uid":1234,"passwordlessSudo":true}
 {{yaml .Errors}}|---\n[]
 {{indent "a\\nb"}}|  a\n  b
