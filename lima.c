@@ -9611,6 +9611,7 @@ ready(const struct inst *in)
 #define USERNET   B(34)
 #define GENERATE  B(35)         /* generate-doc, generate-jsonschema, debug dns */
 #define SFTP      B(36)
+#define RAW       B(62)         /* every word behind it is its own */
 #define NOFLAGS   B(63)         /* the global ones only */
 #define EDITS     (CREATE|START|RESTART|EDIT|CLONE)
 enum ftype { FBOOL, FSTR, FINT, FFLOAT, FDURATION };
@@ -9621,7 +9622,7 @@ enum flagid {
 	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FFILL, FKEEPREFERRED, FPIDFILE, FSOCKET,
 	FREADONLY, FFOLLOW, FGUESTUID,
 	FPROGRESS, FSTARTIT, FRECURSIVE, FVERBOSE, FBACKEND, FSHOWFORMAT, FTUNNELTYPE, FSOCKSPORT,
-	FTAG, FMODE, FGATEWAY, FINTERFACE, FCONDITION, FUSERUNIT, FENABLED, FHISTORY, FWATCHALL, FNODESC, FOUTPUT, NFLAG,
+	FTAG, FMODE, FGATEWAY, FINTERFACE, FCONDITION, FUSERUNIT, FENABLED, FHISTORY, FWATCHALL, FNODESC, FOUTPUT, FPRESERVEENV, FRECONNECT, FSYNC, NFLAG,
 };
 static const struct flag {
 	const char *name;
@@ -9667,7 +9668,7 @@ static const struct flag {
 	[FFOLLOW]        = { "follow-symlinks", 0, FBOOL, SFTP, NULL, NULL, NULL },
 	[FGUESTUID]      = { "guest-uid", 0, FINT, SFTP, NULL, NULL, NULL },
 	[FPROGRESS]      = { "progress", 0, FBOOL, START|RESTART|AGENT, NULL, NULL, "taken for compatibility: the stages of the boot are shown anyway" },
-	[FSTARTIT]       = { "start", 0, FBOOL, CLONE, NULL, NULL, "start the instance afterwards, without asking" },
+	[FSTARTIT]       = { "start", 0, FBOOL, SHELL|CLONE, NULL, NULL, "start the instance, without asking" },
 	[FRECURSIVE]     = { "recursive", 'r', FBOOL, COPY, NULL, NULL, "copy directories with what they hold" },
 	[FVERBOSE]       = { "verbose", 'v', FBOOL, COPY, NULL, NULL, "show what is done" },
 	[FBACKEND]       = { "backend", 0, FSTR, COPY, NULL, NULL, "scp, rsync or auto (default auto)" },
@@ -9685,6 +9686,9 @@ static const struct flag {
 	[FWATCHALL]      = { "verbose", 0, FBOOL, WATCH, NULL, NULL, "show log lines from level info on" },
 	[FNODESC]        = { "no-descriptions", 0, FBOOL, COMPLETE, NULL, NULL, "candidates without explanations" },
 	[FOUTPUT]        = { "output", 'o', FSTR, SCREENSHOT, NULL, NULL, "file to write" },
+	[FPRESERVEENV]   = { "preserve-env", 0, FBOOL, SHELL, NULL, NULL, "pass the environment on" },
+	[FRECONNECT]     = { "reconnect", 0, FBOOL, SHELL, NULL, NULL, "make the ssh connection anew, with new groups" },
+	[FSYNC]          = { "sync", 0, FSTR, SHELL, NULL, NULL, "copy this directory to the guest, run, and copy it back" },
 };
 _Static_assert(LEN(flags) == NFLAG, "a row for every flag");
 
@@ -9823,6 +9827,7 @@ parseflag(char *argv[], uint64_t cmds)
 /* Parse the words after the program's name: the command, its flags and its
  * arguments, which are left in argv[0..*argc).  NULL: no command was named. */
 static _Noreturn void unknowncmd(const char *name);
+static void runplugin(char *argv[]);
 
 static const struct cmd *
 parseargs(int *argc, char *argv[])
@@ -9834,9 +9839,13 @@ parseargs(int *argc, char *argv[])
 		if (argv[i][0] == '-' && argv[i][1] && strcmp(argv[i], "--") != 0) {
 			i += parseflag(argv + i, GLOBAL | (c ? c->bit : HELP));
 		} else if (!c) {
-			if (!(c = findcmd(NULL, argv[i])))
+			if (!(c = findcmd(NULL, argv[i]))) {
+				runplugin(argv + i);
 				unknowncmd(argv[i]);
+			}
 			i++;
+			while ((c->bit & RAW) && i < *argc)
+				argv[n++] = argv[i++];
 		} else if (!c->run) {
 			/* a word that is no command of the group: the group's help */
 			if (!(sub = findcmd(c, argv[i])))
@@ -10615,22 +10624,145 @@ cmdlist(int argc, char *argv[])
 
 /* ---- 33. shell and copy ------------------------------------------------- */
 
-/* The script word ssh gets (spec/cli.md 9.4.2). */
+/* Variables of the host that --preserve-env keeps back; * is any run. */
+static const char shellenvblock[] = "BASH*,DISPLAY,DYLD_*,EUID,FPATH,GID,GROUP,HOME,HOSTNAME,LD_*,LOGNAME,OLDPWD,PATH,"
+    "PWD,SHELL,SHLVL,SSH_*,TERM,TERMINFO,TMPDIR,UID,USER,XAUTHORITY,XDG_*,ZDOTDIR,ZSH*,_*";
+
+/* The patterns of a variable, cut at commas and checked. */
+static void
+envpatterns(struct args *a, const char *list, const char *var)
+{
+	char *s = keep("%s", list), *w;
+	size_t n;
+
+	while ((w = strsep(&s, ","))) {
+		w = chomp(w + strspn(w, " \t"));
+		n = strspn(w, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_*");
+		if (w[n])
+			die("Invalid %s pattern: pattern %s contains invalid character `%c` at position %zu", var, bq(w), w[n], n);
+		if (*w)
+			arg(a, "%s", w);
+	}
+}
+
+/* LIMA_SHELLENV_BLOCK, which with a + goes on top of the default list. */
+static void
+envblock(struct args *a)
+{
+	const char *var = "LIMA_SHELLENV_BLOCK", *s = getenv(var);
+
+	if (!s || !*s || *s == '+')
+		envpatterns(a, shellenvblock, var);
+	if (s && *s)
+		envpatterns(a, s + (*s == '+'), var);
+}
+
+/* Does name[0..n) match a pattern as a whole?  The last * takes up the slack. */
+static bool
+envmatch(const char *pat, const char *name, size_t n)
+{
+	const char *star = NULL;
+	size_t at = 0, from = 0;
+
+	while (at < n)
+		if (*pat == '*') {
+			star = ++pat;
+			from = at;
+		} else if (*pat == name[at]) {
+			pat++;
+			at++;
+		} else if (star) {
+			pat = star;
+			at = ++from;
+		} else
+			return false;
+	return pat[strspn(pat, "*")] == '\0';
+}
+
+static bool
+envlisted(const struct args *a, const char *name, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < a->n && !envmatch(a->v[i], name, n); i++)
+		;
+	return i < a->n;
+}
+
+/* env K=V ... of what --preserve-env passes on. */
+static void
+hostenv(struct buf *b)
+{
+	struct args block = { 0 }, allow = { 0 };
+	const char *list = getenv("LIMA_SHELLENV_ALLOW"), *eq;
+	bool any = false;
+	char **e;
+	size_t n;
+
+	envblock(&block);
+	envpatterns(&allow, list ? list : "", "LIMA_SHELLENV_ALLOW");
+	for (e = environ; *e; e++) {
+		/* a name that is none, as of an exported function, is nothing for env(1) */
+		if (!(eq = strchr(*e, '=')) || (n = (size_t)(eq - *e)) == 0 ||
+		    strspn(*e, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") != n ||
+		    (envlisted(&block, *e, n) && !envlisted(&allow, *e, n)))
+			continue;
+		bufprintf(b, "%s%.*s=", any ? "" : "env ", (int)n, *e);
+		bufquote(b, eq + 1);
+		bufputc(b, ' ');
+		any = true;
+	}
+	argsfree(&block);
+	argsfree(&allow);
+}
+
+/* The current directory as the user's shell names it. */
 static const char *
-shellscript(const struct inst *in, int argc, char *argv[])
+hostcwd(void)
+{
+	const char *pwd = getenv("PWD");
+	struct stat a, b;
+	char *real;
+
+	if (pwd && *pwd == '/' && stat(pwd, &a) == 0 && stat(".", &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev)
+		return pwd;
+	if (!(real = realpath(".", NULL)))
+		return NULL;
+	pwd = keep("%s", real);
+	free(real);
+	return pwd;
+}
+
+/* Stay where the host's user is, when the guest has that directory. */
+static void
+cdhost(struct buf *b, const struct inst *in)
+{
+	(void)in;
+	bufputs(b, "false");            /* nothing of the host is mounted: stay in the guest's home */
+}
+
+/* The script word ssh gets (spec/cli.md 9.4.2).  syncdir: the guest's copy of
+ * the host's directory, to run in. */
+static const char *
+shellscript(const struct inst *in, const char *syncdir, int argc, char *argv[])
 {
 	struct buf b = { 0 }, join = { 0 };
 	const char *eq, *r;
 	bool assign = true;
 	int i;
 
-	if (opt[FWORKDIR].set && *opt[FWORKDIR].s) {
+	if (syncdir) {
+		bufputs(&b, "cd ");
+		bufquote(&b, syncdir);
+	} else if (opt[FWORKDIR].set && *opt[FWORKDIR].s) {
 		bufputs(&b, "cd ");
 		bufquote(&b, opt[FWORKDIR].s);
 		bufputs(&b, " || exit 1");
 	} else
-		bufputs(&b, "false");           /* nothing of the host is mounted: stay in the guest's home */
+		cdhost(&b, in);
 	bufputs(&b, " ; exec ");
+	if (opt[FPRESERVEENV].b)
+		hostenv(&b);
 	bufquote(&b, opt[FSHELL].set && *opt[FSHELL].s ? opt[FSHELL].s : in->conf.shell);
 	bufputs(&b, " -l");
 	for (i = 0; i < argc; i++) {
@@ -10751,45 +10883,6 @@ become(struct args *a, const char *package)
 	signal(SIGPIPE, SIG_DFL);       /* what we ignore stays ignored across exec */
 	execvp(a->v[0], a->v);
 	die("%s: cannot be run; install %s:", a->v[0], package);
-}
-
-static int
-cmdshell(int argc, char *argv[])
-{
-	struct args a = { 0 };
-	const char *name;
-	struct inst in;
-
-	if (opt[FINSTANCE].set) {
-		name = opt[FINSTANCE].s;
-	} else {
-		if (!argc)
-			die("requires instance name as first argument");
-		name = *argv++;
-		if (--argc && strcmp(*argv, "--") == 0)
-			argv++, argc--;
-	}
-	if (argc && (strcmp(*argv, "create") == 0 || strcmp(*argv, "start") == 0 || strcmp(*argv, "delete") == 0 || strcmp(*argv, "shell") == 0))
-		warn("Perhaps you meant `limactl %s`?", joined(argc, argv));
-	needrunning(&in, name);
-	sshprogram(&a);
-	arg(&a, "-F");
-	arg(&a, "/dev/null");
-	configoptions(&a, in.dir, awaitmaster(&in));
-	if (isatty(1))
-		arg(&a, "-t");
-	if (getenv("COLORTERM")) {
-		arg(&a, "-o");
-		arg(&a, "SendEnv=COLORTERM");
-	}
-	arg(&a, "-o");
-	arg(&a, "LogLevel=ERROR");
-	arg(&a, "-p");
-	arg(&a, "%lld", portofconfig(in.dir));
-	arg(&a, "127.0.0.1");
-	arg(&a, "--");
-	arg(&a, "%s", shellscript(&in, argc, argv));
-	become(&a, "openssh-client");
 }
 
 /* ssh with an instance's ssh.config; a master is used and never made. */
@@ -10945,6 +11038,237 @@ joinedconfig(const struct place *w, int n)
 		exit(1);
 	buffree(&b);
 	return path;
+}
+
+/* End the ssh master, whose login has the groups of its time; the host agent
+ * makes a new one. */
+static void
+reconnect(const struct inst *in)
+{
+	const char *sock = keep("%s/ssh.sock", in->dir);
+	struct pollfd p = { .events = POLLIN };
+	struct args a = { 0 };
+	struct buf out = { 0 };
+	pid_t master;
+
+	if (access(sock, F_OK) < 0)
+		return;
+	if (!(master = socketowner(sock))) {
+		warn("Removing %s, which nobody listens on", bq(sock));
+		(void)unlink(sock);
+		return;
+	}
+	info("Exiting ssh session for the instance %s", bq(in->name));
+	p.fd = pidfdopen(master);
+	sshprogram(&a);
+	arg(&a, "-F");
+	arg(&a, "%s/ssh.config", in->dir);
+	arg(&a, "-O");
+	arg(&a, "exit");
+	arg(&a, "%s", guesthostname(in->name));
+	if (runto(a.v, NULL, &out, NOFD) != 0)
+		warn("The ssh session of %s did not end", bq(in->name));
+	if (p.fd >= 0)
+		(void)poll(&p, 1, 5000);
+	close(p.fd);
+	buffree(&out);
+	argsfree(&a);
+}
+
+/* Run a command in the guest, nothing shown; its wait status. */
+static int
+guestquiet(const struct inst *in, const char *words)
+{
+	struct args a = { 0 };
+	struct buf out = { 0 };
+	int st;
+
+	sshprogram(&a);
+	sshconfigargs(&a, in);
+	arg(&a, "-o");
+	arg(&a, "LogLevel=ERROR");
+	arg(&a, "%s", guesthostname(in->name));
+	arg(&a, "%s", words);
+	st = runto(a.v, NULL, &out, -1);
+	buffree(&out);
+	argsfree(&a);
+	return st;
+}
+
+/* --sync: what is copied where. */
+struct sync {
+	const struct inst *in;
+	const char *host;       /* absolute */
+	const char *guest;
+};
+
+/* rsync between the two directories.  flags: more of its flags, or NULL.  out:
+ * what it says, or NULL. */
+static int
+syncrun(const struct sync *s, bool back, const char *const *more, struct buf *out)
+{
+	struct place g = { s->in, keep("%s/", s->guest) };
+	struct args a = { 0 };
+	int st;
+
+	arg(&a, "rsync");
+	arg(&a, "-a");
+	if (!more)
+		arg(&a, "-q");
+	arg(&a, "-r");
+	arg(&a, "--delete");
+	for (; more && *more; more++)
+		arg(&a, "%s", *more);
+	if (back) {     /* files stay the host user's, also when that is root */
+		arg(&a, "--no-owner");
+		arg(&a, "--no-group");
+	}
+	arg(&a, "-e");
+	arg(&a, "%s", rsyncshell(s->in));
+	arg(&a, "--");
+	if (back)
+		arg(&a, "%s", rsyncword(&g));
+	arg(&a, "%s/", s->host);
+	if (!back)
+		arg(&a, "%s", rsyncword(&g));
+	st = runto(a.v, NULL, out, -1);
+	argsfree(&a);
+	return st;
+}
+
+static const char *
+guestwords(const char *head, const char *path)
+{
+	struct buf b = { 0 };
+	const char *r;
+
+	bufputs(&b, head);
+	bufquote(&b, path);
+	r = keep("%s", b.s);
+	buffree(&b);
+	return r;
+}
+
+/* Check what --sync asks for and copy the directory to the guest. */
+static struct sync
+syncto(const struct inst *in)
+{
+	const char *dir = opt[FSYNC].s, *p;
+	struct sync s = { .in = in };
+	struct place w = { in, NULL };
+	struct stat st;
+	bool guests;
+	int depth = 1;
+	char *real;
+
+	if (opt[FWORKDIR].set && *opt[FWORKDIR].s)
+		die("cannot use `--workdir` and `--sync` at the same time");
+	if (!findprog("rsync"))
+		die("rsync is required for `--sync` but not found: install rsync");
+	if (strcmp(dir, ".") == 0 && hostcwd())
+		s.host = hostcwd();
+	else if ((real = realpath(dir, NULL))) {
+		s.host = keep("%s", real);
+		free(real);
+	} else
+		die("open %s:", dir);
+	if (stat(s.host, &st) < 0 || !S_ISDIR(st.st_mode))
+		die("%s is no directory", bq(s.host));
+	for (p = s.host; *p; p++)
+		depth += *p == '/';
+	if (depth < 4)
+		die("expected the depth of the host working directory (%s) to be more than 4, only got %d (Hint: cd to a deeper directory)", bq(s.host), depth);
+	if (!haversync(&w, 1, &guests))
+		die("rsync not available on guest(s)");
+	s.guest = keep("%s%s", in->conf.home, s.host);
+	info("Syncing host current directory(%s) to guest instance...", s.host);
+	if (guestquiet(in, guestwords("mkdir -p -- ", s.guest)) != 0)
+		die("cannot make the directory %s in the guest", bq(s.guest));
+	if (syncrun(&s, false, NULL, NULL) != 0)
+		die("failed to sync %s to the guest", bq(s.host));
+	info("Successfully synced host current directory to guest(%s) instance.", s.guest);
+	return s;
+}
+
+static void
+syncback(const struct sync *s)
+{
+	if (syncrun(s, true, NULL, NULL) != 0)
+		die("failed to sync the changes back; they are in %s of the guest", bq(s->guest));
+	info("Successfully synced back the changes to host.");
+}
+
+/* After the command: its changes come back, and the guest's copy goes. */
+static void
+syncend(const struct sync *s)
+{
+	syncback(s);
+	if (guestquiet(s->in, guestwords("rm -rf -- ", s->guest)) != 0)
+		warn("cannot remove %s in the guest", bq(s->guest));
+}
+
+static int
+cmdshell(int argc, char *argv[])
+{
+	struct args a = { 0 };
+	struct sync sy = { .in = NULL };
+	struct inst in;
+	const char *name;
+	int st;
+
+	if (opt[FINSTANCE].set) {
+		name = opt[FINSTANCE].s;
+	} else {
+		if (!argc)
+			die("requires instance name as first argument");
+		name = *argv++;
+		if (--argc && strcmp(*argv, "--") == 0)
+			argv++, argc--;
+	}
+	if (argc && (strcmp(*argv, "create") == 0 || strcmp(*argv, "start") == 0 || strcmp(*argv, "delete") == 0 || strcmp(*argv, "shell") == 0))
+		warn("Perhaps you meant `limactl %s`?", joined(argc, argv));
+	if (opt[FPRESERVEENV].b) {      /* a bad pattern is told before anything is started */
+		struct buf b = { 0 };
+		hostenv(&b);
+		buffree(&b);
+	}
+	if (!badname(name) && opt[FSTARTIT].b && inspect(&in, name) == 0 && in.state == SSTOPPED) {
+		userkey();
+		startinstance(&in, startwait);
+	}
+	needrunning(&in, name);
+	if (opt[FRECONNECT].b)
+		reconnect(&in);
+	if (opt[FSYNC].set && *opt[FSYNC].s)
+		sy = syncto(&in);
+	sshprogram(&a);
+	arg(&a, "-F");
+	arg(&a, "/dev/null");
+	configoptions(&a, in.dir, awaitmaster(&in));
+	if (isatty(1))
+		arg(&a, "-t");
+	if (getenv("COLORTERM")) {
+		arg(&a, "-o");
+		arg(&a, "SendEnv=COLORTERM");
+	}
+	arg(&a, "-o");
+	arg(&a, "LogLevel=ERROR");
+	arg(&a, "-p");
+	arg(&a, "%lld", portofconfig(in.dir));
+	arg(&a, "127.0.0.1");
+	arg(&a, "--");
+	arg(&a, "%s", shellscript(&in, sy.guest, argc, argv));
+	if (!sy.in)
+		become(&a, "openssh-client");
+	struct job j = { .argv = a.v, .fd = { -1, -1, -1 } };
+	pid_t pid = spawn(&j);
+	if (pid < 0)
+		die("%s: cannot be run; install openssh-client:", a.v[0]);
+	st = waitchild(pid);
+	argsfree(&a);
+	if (st == 0)
+		syncend(&sy);
+	return WIFEXITED(st) ? WEXITSTATUS(st) : 255;
 }
 
 static int
@@ -12068,6 +12392,11 @@ cmdprune(int argc, char *argv[])
 }
 
 static int cmdhelp(int argc, char *argv[]);
+static int cmdcomplete(int argc, char *argv[]);
+static int cmdcompletion(int argc, char *argv[]);
+/* limactl-NAME found as a program is the command NAME. */
+struct plugin { const char *name, *path, *desc; };
+static struct plugin *allplugins(size_t *n);
 
 static const struct cmd cmds[] = {
 	{ "create",    NULL,     CREATE,   0, 1,  "[FILE.yaml|URL|template:NAME|-|NAME]", "create an instance", cmdcreate },
@@ -12109,6 +12438,9 @@ static const struct cmd cmds[] = {
 	{ "debug dns", NULL,     NOFLAGS,  0, -1, "UDPPORT [TCPPORT]",     NULL, cmdsenseless },
 	{ "generate-doc", NULL,  NOFLAGS,  0, -1, "DIR",                   NULL, cmdsenseless },
 	{ "generate-jsonschema", NULL, NOFLAGS, 0, -1, "[FILE...]",        NULL, cmdsenseless },
+	{ "completion", NULL,    COMPLETE, 1, 1,  "bash|zsh|fish",         "print the completion script of a shell", cmdcompletion },
+	{ "__complete", NULL,    RAW,      0, -1, "[WORD...]",             NULL, cmdcomplete },
+	{ "__completeNoDesc", NULL, RAW,   0, -1, "[WORD...]",             NULL, cmdcomplete },
 	{ "info",      NULL,     INFO_,    0, 0,  "",                      "show what this program and host have", cmdinfo },
 	{ "help",      NULL,     HELP,     0, 2,  "[COMMAND]",             "help for a command", cmdhelp },
 	{ "hostagent", NULL,     AGENT,    1, 1,  "NAME",                  NULL, cmdhostagent },
@@ -12169,9 +12501,15 @@ useline(const struct cmd *c)
 static void
 usage(const struct cmd *c)
 {
+	struct plugin *pl;
+	size_t n, i;
+
 	if (!c) {
 		puts("limactl: Linux virtual machines\n\nUsage:\n  limactl [flags] COMMAND\n\nCommands:");
 		printcmds(NULL);
+		pl = allplugins(&n);
+		for (i = 0; i < n; i++)
+			printf("%s  %-14s %s\n", i ? "" : "\nPlugins:\n", pl[i].name, pl[i].desc ? pl[i].desc : pl[i].path);
 		puts("\nFlags:");
 		printflags(GLOBAL|HELP);
 		puts("\n`limactl COMMAND --help` tells more about a command; limactl(1) tells all.");
@@ -12230,6 +12568,355 @@ unknowncmd(const char *name)
 	die("unknown command \"%s\" for \"limactl\"%s", name, b.s ? b.s : "");
 }
 
+/* ---- plugins ---- */
+
+static const char *
+findplugin(const char *name)
+{
+	const char *path = strchr(name, '/') || startswith(name, "url-") ? NULL : findin(pluginpath(), keep("limactl-%s", name));
+	struct stat st;
+
+	return path && stat(path, &st) == 0 && S_ISREG(st.st_mode) ? path : NULL;
+}
+
+/* Become the plugin of that name, if there is one. */
+static void
+runplugin(char *argv[])
+{
+	const char *path = findplugin(argv[0]);
+
+	if (!path)
+		return;
+	if (setenv("PATH", pluginpath(), 1) < 0)
+		die("setenv PATH:");
+	catchsignals(SIG_DFL);
+	signal(SIGPIPE, SIG_DFL);
+	execv(path, argv);
+	die("run %s:", path);
+}
+
+/* The text between <limactl-desc> and its end in a script; NULL without one. */
+static const char *
+plugindesc(const char *path)
+{
+	struct buf b = { 0 };
+	const char *p, *end, *r = NULL;
+	char head[4096];
+	ssize_t n;
+	int fd = open(path, O_RDONLY|O_CLOEXEC|O_NONBLOCK);
+
+	if (fd >= 0 && (n = read(fd, head, sizeof head)) > 2 && head[0] == '#' && head[1] == '!') {
+		bufadd(&b, head, (size_t)n);
+		if ((p = strstr(b.s, "<limactl-desc>")) && (end = strstr(p, "</limactl-desc>")))
+			r = keep("%.*s", (int)(end - p) - 14, p + 14);
+	}
+	if (fd >= 0)
+		close(fd);
+	buffree(&b);
+	return r;
+}
+
+static int
+plugincmp(const void *a, const void *b)
+{
+	return strcmp(((const struct plugin *)a)->name, ((const struct plugin *)b)->name);
+}
+
+/* All plugins, sorted; *n of them. */
+static struct plugin *
+allplugins(size_t *n)
+{
+	struct plugin *v = NULL, *r;
+	char *path = keep("%s", pluginpath()), *dir;
+	const char *name;
+	struct dirent *d;
+	size_t cap = 0, i;
+	DIR *dp;
+
+	*n = 0;
+	while ((dir = strsep(&path, ":"))) {
+		dp = *dir ? opendir(dir) : NULL;
+		while (dp && (d = readdir(dp))) {
+			if (!startswith(d->d_name, "limactl-") || strcmp(d->d_name, "limactl-static") == 0)
+				continue;
+			name = keep("%s", d->d_name + 8);
+			for (i = 0; i < *n && strcmp(v[i].name, name) != 0; i++)
+				;
+			if (i < *n || findcmd(NULL, name) || !findplugin(name))
+				continue;
+			if (*n == cap)
+				v = xrealloc(v, cap = cap * 2 + 8, sizeof *v);
+			v[*n].name = name;
+			v[*n].path = findplugin(name);
+			v[*n].desc = plugindesc(v[*n].path);
+			(*n)++;
+		}
+		if (dp)
+			closedir(dp);
+	}
+	r = yalloc(&perm, (*n + 1) * sizeof *r);
+	if (*n) {
+		qsort(v, *n, sizeof *v, plugincmp);
+		memcpy(r, v, *n * sizeof *v);
+	}
+	free(v);
+	return r;
+}
+
+/* ---- completion ---- */
+
+/* The shell asks `limactl __complete WORD... CURRENT`; candidates come a line
+ * each, with a tab and an explanation, and a line with a colon last.  The
+ * commands, flags and kinds of arguments are those of the tables. */
+static struct {
+	const char *cur;        /* the word that is being typed */
+	const char *head;       /* what of it stays, as --flag= */
+	bool desc;
+} comp;
+
+static void
+offer(const char *word, const char *desc)
+{
+	if (startswith(word, comp.cur))
+		printf(comp.desc && desc ? "%s%s\t%s\n" : "%s%s\n", comp.head, word, desc);
+}
+
+static void
+offerwords(const char *words)
+{
+	char *s = keep("%s", words), *w;
+
+	while ((w = strsep(&s, " ")))
+		offer(w, NULL);
+}
+
+static void
+offerinstances(const char *tail)
+{
+	struct strs all = allinstances();
+	size_t i;
+
+	for (i = 0; i < all.n; i++)
+		offer(keep("%s%s", all.v[i], tail), NULL);
+}
+
+static void
+offernetworks(const char *head)
+{
+	struct ydoc d = { 0 };
+	struct buf b = { 0 };
+	const struct ynode *n, *nets;
+
+	if (readfile(networksfile(), &b, 1 << 20) < 0)
+		bufputs(&b, defnetworks);
+	if (yparse(&d, b.s, b.len) == 0 && (nets = yget(d.root, "networks")))
+		for (n = nets->first; n; n = n->next)
+			offer(keep("%s%s", head, ykey(n)), NULL);
+	buffree(&b);
+	yfree(&d);
+}
+
+static void
+offerdisks(void)
+{
+	DIR *dp = opendir(keep("%s/_disks", host.limahome));
+	struct dirent *d;
+
+	while (dp && (d = readdir(dp)))
+		if (*d->d_name != '.')
+			offer(d->d_name, NULL);
+	if (dp)
+		closedir(dp);
+}
+
+/* Values of a flag. */
+static void
+offervalues(int id)
+{
+	static const struct { const char *flag; uint64_t cmds; const char *words; } t[] = {
+		{ "cpus", ~0ULL, "1 2 4 8" }, { "memory", ~0ULL, "1 2 4 8 16 32" }, { "disk", ~0ULL, "10 20 50 100 200" },
+		{ "mount-type", ~0ULL, "reverse-sshfs 9p virtiofs" }, { "vm-type", ~0ULL, "qemu" },
+		{ "containerd", ~0ULL, "user system user+system none" }, { "ssh-port", ~0ULL, "0 60022" },
+		{ "shell", ~0ULL, "/bin/bash /bin/sh /bin/zsh /usr/bin/fish" }, { "log-format", ~0ULL, "text json" },
+		{ "log-level", ~0ULL, "trace debug info warn error fatal panic" }, { "format", LIST, "table json yaml" },
+		{ "format", SHOWSSH, "cmd args options config" }, { "format", DISKCREATE, "qcow2 raw" },
+		{ "backend", ~0ULL, "auto scp rsync" }, { "type", TUNNEL, "socks" }, { "condition", ~0ULL, "login" },
+		{ "mode", NETCREATE, "user-v2 host shared bridged" },
+		{ "set", ~0ULL, ".cpus= .memory= .disk= .mounts= .plain= .containerd.user= .ssh.localPort= .user.shell=" },
+	};
+	size_t i;
+
+	if (strcmp(flags[id].name, "arch") == 0)
+		for (i = 0; i < LEN(archs); i++)
+			offer(archs[i].name, NULL);
+	else if (strcmp(flags[id].name, "network") == 0)
+		offernetworks("lima:");
+	else if (strcmp(flags[id].name, "instance") == 0)
+		offerinstances("");
+	for (i = 0; i < LEN(t); i++)
+		if (strcmp(t[i].flag, flags[id].name) == 0 && (flags[id].cmds & t[i].cmds))
+			offerwords(t[i].words);
+}
+
+/* Arguments of a command, of which n stand there already. */
+static void
+offerargs(const struct cmd *c, int n)
+{
+	struct templates l;
+	size_t i;
+
+	if ((c->max >= 0 && n >= c->max) || ((c->bit & (SHELL|TUNNEL)) && n))
+		return;
+	if (c->bit == HELP) {
+		for (i = 0; i < LEN(cmds) && !n; i++)
+			if (cmds[i].help && !strchr(cmds[i].name, ' '))
+				offer(cmds[i].name, cmds[i].help);
+	} else if (c->bit == COPY) {
+		offerinstances(":");
+	} else if (strstr(c->args, "NETWORK")) {
+		offernetworks("");
+	} else if (strstr(c->args, "DISK")) {
+		offerdisks();
+	} else if (strstr(c->args, "bash")) {
+		offerwords("bash zsh fish");
+	} else {
+		if (strstr(c->args, "emplate:") || strstr(c->args, "TEMPLATE") || strstr(c->args, "FILE.yaml...")) {
+			l = listtemplates(false);
+			for (i = 0; i < l.n; i++)
+				offer(keep("template:%s", l.v[i].name), NULL);
+		}
+		if (c->bit != CREATE && (strstr(c->args, "NAME") || (strstr(c->args, "OLD") && !n)))
+			offerinstances("");
+	}
+}
+
+static int
+cmdcomplete(int argc, char *argv[])
+{
+	const struct cmd *c = NULL, *sub;
+	struct plugin *pl;
+	const char *eq;
+	int i, k, id, value = -1, n = 0;
+	bool rest = false;
+	size_t np;
+
+	comp.desc = strcmp(curcmd->name, "__complete") == 0;
+	comp.cur = argc ? argv[argc - 1] : "";
+	comp.head = "";
+	for (i = 0; i < argc - 1; i++) {
+		if (value >= 0) {
+			value = -1;
+		} else if (!rest && argv[i][0] == '-' && argv[i][1]) {
+			uint64_t bits = GLOBAL | (c ? c->bit : HELP);
+			rest = strcmp(argv[i], "--") == 0;
+			id = flagbyname(argv[i] + 2, strlen(argv[i] + 2), bits);
+			if (argv[i][1] != '-')
+				for (id = NFLAG - 1; id >= 0 && !((flags[id].cmds & bits) && flags[id].ch == argv[i][strlen(argv[i]) - 1]); id--)
+					;
+			if (!rest && id >= 0 && flags[id].type != FBOOL)
+				value = id;
+		} else if (!c || !c->run) {
+			if (!(sub = findcmd(c, argv[i])))
+				goto out;
+			c = sub;
+		} else {
+			n++;
+			rest |= (c->bit & (SHELL|TUNNEL)) != 0;
+		}
+	}
+	if (value >= 0) {
+		offervalues(value);
+	} else if (!rest && *comp.cur == '-' && (eq = strchr(comp.cur, '='))) {
+		id = flagbyname(comp.cur + 2, (size_t)(eq - comp.cur) - 2, GLOBAL | (c ? c->bit : HELP));
+		comp.head = keep("%.*s", (int)(eq - comp.cur) + 1, comp.cur);
+		comp.cur = eq + 1;
+		if (id >= 0 && flags[id].type == FBOOL)
+			offerwords("true false");
+		else if (id >= 0)
+			offervalues(id);
+	} else if (!rest && *comp.cur == '-') {
+		for (k = 0; k < NFLAG; k++)
+			if (flags[k].help && (flags[k].cmds & (GLOBAL | (c ? c->bit : HELP))))
+				offer(keep("--%s", flags[k].name), flags[k].help);
+	} else if (!c || !c->run) {
+		for (k = 0; k < (int)LEN(cmds); k++)
+			if (cmds[k].help && findcmd(c, strrchr(cmds[k].name, ' ') ? strrchr(cmds[k].name, ' ') + 1 : cmds[k].name) == &cmds[k])
+				offer(strrchr(cmds[k].name, ' ') ? strrchr(cmds[k].name, ' ') + 1 : cmds[k].name, cmds[k].help);
+		for (pl = c ? NULL : allplugins(&np); pl && np; np--, pl++)
+			offer(pl->name, pl->desc);
+	} else
+		offerargs(c, n);
+out:
+	puts(":4");
+	return 0;
+}
+
+static const struct { const char *shell, *script; } completions[] = {
+	{ "bash",
+	"# bash completion for limactl: source <(limactl completion bash)\n"
+	"_limactl() {\n"
+	"	local line=${COMP_LINE:0:COMP_POINT} words cur pre out w\n"
+	"	read -ra words <<<\"$line\"\n"
+	"	[[ $line == *[[:space:]] ]] && words+=('')\n"
+	"	cur=${words[${#words[@]}-1]} pre=\n"
+	"	# readline splits words at these, we do not\n"
+	"	case $COMP_WORDBREAKS in *[:=]*) pre=${cur%\"${cur##*[:=]}\"} ;; esac\n"
+	"	COMPREPLY=()\n"
+	"	out=$(\"${words[0]}\" __completeNoDesc \"${words[@]:1}\" 2>/dev/null) || return\n"
+	"	while read -r w; do\n"
+	"		case $w in :*) ;; *) COMPREPLY+=(\"${w#\"$pre\"}\") ;; esac\n"
+	"	done <<<\"$out\"\n"
+	"	case ${COMPREPLY[0]-} in *[:=]) compopt -o nospace 2>/dev/null ;; esac\n"
+	"}\n"
+	"complete -o default -F _limactl limactl" },
+	{ "zsh",
+	"#compdef limactl\n"
+	"# zsh completion for limactl: source <(limactl completion zsh)\n"
+	"_limactl() {\n"
+	"	local -a out\n"
+	"	local line\n"
+	"	for line in \"${(@f)$(${words[1]} __complete \"${(@Q)words[2,CURRENT]}\" 2>/dev/null)}\"; do\n"
+	"		[[ -z $line || $line == :* ]] && continue\n"
+	"		out+=(\"${${line%%$'\\t'*}//:/\\\\:}:${line#*$'\\t'}\")\n"
+	"	done\n"
+	"	if (( $#out )); then _describe limactl out; else _files; fi\n"
+	"}\n"
+	"if [ \"$funcstack[1]\" = _limactl ]; then _limactl \"$@\"; else compdef _limactl limactl; fi" },
+	{ "fish",
+	"# fish completion for limactl: limactl completion fish | source\n"
+	"function __limactl_complete\n"
+	"	set -l words (commandline -opc) (commandline -ct)\n"
+	"	set -e words[1]\n"
+	"	limactl __complete $words 2>/dev/null | string match -v ':*'\n"
+	"end\n"
+	"function __limactl_nothing\n"
+	"	test -z \"$(__limactl_complete)\"\n"
+	"end\n"
+	"complete -c limactl -f -a '(__limactl_complete)'\n"
+	"complete -c limactl -n __limactl_nothing -F" },
+};
+
+static int
+cmdcompletion(int argc, char *argv[])
+{
+	char *p, *script;
+	size_t i;
+
+	(void)argc;
+	for (i = 0; i < LEN(completions) && strcmp(completions[i].shell, argv[0]) != 0; i++)
+		;
+	if (i == LEN(completions))
+		die("there is no completion for %s, only for bash, zsh and fish", bq(argv[0]));
+	script = keep("%s", completions[i].script);
+	/* both commands are equally long up to here: cut NoDesc in */
+	while (opt[FNODESC].b && (p = strstr(script, "__complete \"")))
+		script = keep("%.*sNoDesc%s", (int)(p - script) + 10, script, p + 10);
+	while (opt[FNODESC].b && (p = strstr(script, "__complete $")))
+		script = keep("%.*sNoDesc%s", (int)(p - script) + 10, script, p + 10);
+	puts(script);
+	return 0;
+}
+
 static int
 cmdhelp(int argc, char *argv[])
 {
@@ -12269,58 +12956,140 @@ checkargc(const struct cmd *c, int argc, char *argv[])
 		    c->name, why, c->name, useline(c), c->help ? c->help : "");
 }
 
-/* Started as lima or TOOL.lima: the words of the limactl call it stands for. */
+/* What a link to limactl stands for: a tool in the guest of an instance or, when
+ * the host has it, the host's own one, told by a variable where the engine is. */
+static const struct wrap {
+	const char *name, *inst, *tool;
+	const char *var;                        /* names the host's tool; NULL: never that one */
+	const char *env, *scheme, *file;        /* env=scheme DIR file */
+	const char *flag;                       /* and its first word */
+} wraps[] = {
+	{ "lima",           "default",   NULL,        NULL,      NULL, NULL, NULL, NULL },
+	{ "nerdctl.lima",   "default",   "nerdctl",   NULL,      NULL, NULL, NULL, NULL },
+	{ "apptainer.lima", "apptainer", "apptainer", NULL,      NULL, NULL, NULL, NULL },
+	{ "docker.lima",    "docker",    "docker",    "DOCKER",  "DOCKER_HOST", "unix://", "/sock/docker.sock", NULL },
+	{ "podman.lima",    "podman",    "podman",    "PODMAN",  "CONTAINER_HOST", "unix://", "/sock/podman.sock", "--remote" },
+	{ "kubectl.lima",   "k3s",       "kubectl",   "KUBECTL", "KUBECONFIG", "", "/copied-from-guest/kubeconfig.yaml", NULL },
+};
+enum { WLIMA, WNERDCTL, WAPPTAINER, WDOCKER, WPODMAN, WKUBECTL };
+
+static const char *
+envor(const char *var, const char *other)
+{
+	const char *s = getenv(var);
+
+	return s && *s ? s : other;
+}
+
+/* The instance of a tool: it has to be there and to run. */
+static const char *
+wrapinstance(const struct wrap *w)
+{
+	const char *name = envor("LIMA_INSTANCE", NULL);
+	struct inst in;
+
+	hostinit();
+	if (!name && w == &wraps[WKUBECTL]) {
+		name = inspect(&in, "k3s") == 0 ? "k3s" : inspect(&in, "k8s") == 0 ? "k8s" : NULL;
+		if (!name) {
+			fputs("There is no instance k3s or k8s to run kubectl in. Make one of them:\n"
+			    "  limactl start --name=k3s template:k3s\n  limactl start --name=k8s template:k8s\n"
+			    "or name another one in LIMA_INSTANCE.\n", stderr);
+			exit(1);
+		}
+	}
+	name = name ? name : w->inst;
+	if (badname(name) || (inspect(&in, name) < 0 && errno == ENOENT)) {
+		fprintf(stderr, "instance \"%s\" does not exist, run `limactl create --name=%s template:%s` to create a new instance\n", name, name, w->inst);
+		exit(1);
+	}
+	if (in.state != SRUNNING) {
+		fprintf(stderr, "instance \"%s\" is not running, run `limactl start %s` to start the existing instance\n", name, name);
+		exit(1);
+	}
+	return name;
+}
+
+/* Become the host's own tool, if there is one. */
+static void
+hosttool(const struct wrap *w, const char *name, char *argv[])
+{
+	const char *prog = findprog(envor(w->var, w->tool));
+	char **v, **p;
+
+	if (!prog)
+		return;
+	for (p = argv; *p; p++)
+		;
+	v = yalloc(&perm, (size_t)(p - argv + 2) * sizeof *v);
+	p = v;
+	*p++ = *argv++;
+	if (w->flag)
+		*p++ = keep("%s", w->flag);
+	while ((*p++ = *argv++))
+		;
+	if (setenv(w->env, keep("%s%s%s", w->scheme, instdir(name), w->file), 1) < 0)
+		die("setenv %s:", w->env);
+	execv(prog, v);
+	die("run %s:", prog);
+}
+
+/* Started as one of them: the words of the limactl call it stands for. */
 static char **
 wrapper(const char *base, int *argc, char *argv[])
 {
-	static const struct { const char *name, *inst, *words; } t[] = {
-		{ "lima",            "default",   "" },
-		{ "nerdctl.lima",    "default",   "nerdctl" },
-		{ "docker.lima",     "docker",    "docker" },
-		{ "podman.lima",     "podman",    "podman" },
-		{ "apptainer.lima",  "apptainer", "apptainer" },
-		{ "kubectl.lima",    "k3s",       "sudo kubectl" },
-	};
-	const char *inst = getenv("LIMA_INSTANCE"), *sh = getenv("LIMA_SHELL"), *wd = getenv("LIMA_WORKDIR");
+	const struct wrap *w = wraps;
+	const char *inst, *limactl = getenv("LIMACTL");
 	char **v = yalloc(&perm, ((size_t)*argc + 16) * sizeof *v);
-	char *words, *w;
-	size_t i;
 	int k, n = 0;
 
-	for (i = 0; i < LEN(t) && strcmp(t[i].name, base) != 0; i++)
-		;
-	if (i == LEN(t))
+	while (w < wraps + LEN(wraps) && strcmp(w->name, base) != 0)
+		w++;
+	if (w == wraps + LEN(wraps))
 		return argv;
-	if (i == 0 && *argc == 2 && (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0)) {
+	if (w == wraps && *argc == 2 && (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0)) {
 		puts("Usage: lima [COMMAND...]\n\n"
 		    "Run COMMAND, or a login shell, in the instance $LIMA_INSTANCE (default: default).\n"
 		    "lima is `limactl shell --instance $LIMA_INSTANCE`; $LIMA_SHELL and $LIMA_WORKDIR\n"
-		    "give its --shell and --workdir.");
+		    "give its --shell and --workdir, $LIMACTL another limactl.");
 		exit(0);
 	}
-	v[n++] = keep("%s", argv[0]);
-	if (i == 0 && *argc == 2 && (strcmp(argv[1], "-v") == 0 || strcmp(argv[1], "--version") == 0)) {
+	inst = w <= &wraps[WNERDCTL] ? envor("LIMA_INSTANCE", w->inst) : wrapinstance(w);
+	if (w->var)
+		hosttool(w, inst, argv);
+	v[n++] = keep("%s", limactl && *limactl ? limactl : argv[0]);
+	if (w == wraps && *argc == 2 && (strcmp(argv[1], "-v") == 0 || strcmp(argv[1], "--version") == 0)) {
 		v[n++] = keep("-v");
 	} else {
 		v[n++] = keep("shell");
-		if (wd && *wd) {
+		if (w == &wraps[WNERDCTL])
+			v[n++] = keep("--preserve-env");
+		if (w != &wraps[WNERDCTL] && envor("LIMA_WORKDIR", NULL)) {
 			v[n++] = keep("--workdir");
-			v[n++] = keep("%s", wd);
+			v[n++] = keep("%s", getenv("LIMA_WORKDIR"));
 		}
-		if (sh && *sh) {
+		if (w != &wraps[WNERDCTL] && envor("LIMA_SHELL", NULL)) {
 			v[n++] = keep("--shell");
-			v[n++] = keep("%s", sh);
+			v[n++] = keep("%s", getenv("LIMA_SHELL"));
 		}
-		v[n++] = keep("--instance");
-		v[n++] = keep("%s", inst && *inst ? inst : t[i].inst);
-		if (*t[i].words)
-			v[n++] = keep("--");
-		for (words = keep("%s", t[i].words); *t[i].words && (w = strsep(&words, " ")); )
-			v[n++] = keep("%s", w);
+		if (w != &wraps[WNERDCTL])
+			v[n++] = keep("--instance");
+		v[n++] = keep("%s", inst);
+		if (w == &wraps[WAPPTAINER])
+			v[n++] = keep("APPTAINER_BINDPATH=%s,%s", envor("APPTAINER_BINDPATH", ""), host.home ? host.home : "");
+		if (w == &wraps[WKUBECTL])
+			v[n++] = keep("sudo");
+		if (w->tool)
+			v[n++] = keep("%s", w->tool);
 		for (k = 1; k < *argc; k++)
 			v[n++] = keep("%s", argv[k]);
 	}
+	v[n] = NULL;
 	*argc = n;
+	if (limactl && *limactl) {
+		execvp(limactl, v);
+		die("run %s:", limactl);
+	}
 	return v;
 }
 
