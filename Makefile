@@ -11,9 +11,15 @@ HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 ALL_CFLAGS = $(WARN) -DVERSION=\"$(VERSION)\" $(CPPFLAGS) $(CFLAGS)
 SAN = -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
+# One for each guest architecture that there is a compiler for, else an empty
+# file.  Freestanding, so nothing but a compiler is needed.
+AGENTS = lima-guestagent.x86_64 lima-guestagent.aarch64 lima-guestagent.riscv64
+AGENT_CFLAGS = $(WARN) -Os -ffreestanding -nostdlib -static -fno-pie -fno-stack-protector -fno-unwind-tables \
+	-fno-asynchronous-unwind-tables -Wl,--build-id=none,-z,noexecstack,-z,norelro,-z,noseparate-code -s
+
 # make and sh both expand the stars
 EMBED = guest/boot.sh guest/mkimage.sh guest/user-data.in templates/images templates/*.yaml templates/*/*.yaml \
-	lima-guestagent
+	$(AGENTS)
 SRC = lima.c yaml.c config.h embed.h
 LINKS = lima nerdctl.lima docker.lima podman.lima apptainer.lima kubectl.lima
 
@@ -22,7 +28,7 @@ RUNNEEDS = cc:gcc qemu-system-$$(uname -m):qemu-system-$$(uname -m | sed 's/x86_
 	qemu-img:qemu-utils ssh:openssh-client curl:curl mmdebstrap:mmdebstrap newuidmap:uidmap \
 	mke2fs:e2fsprogs xz:xz-utils musl-gcc:musl-tools
 TESTNEEDS = $(RUNNEEDS) isoinfo:genisoimage busybox:busybox shellcheck:shellcheck \
-	mandoc:mandoc script:bsdutils bzip2:bzip2 zstd:zstd jq:jq
+	mandoc:mandoc script:bsdutils bzip2:bzip2 zstd:zstd jq:jq aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu
 
 all: limactl $(LINKS)
 
@@ -33,6 +39,7 @@ config.h:
 embed.h: $(EMBED) Makefile
 	@{ echo '/* made by make out of guest/ and templates/ */'; \
 	n=0; for f in $(EMBED); do \
+		[ -s "$$f" ] || continue; \
 		echo "static const unsigned char embed$$n[] = {"; \
 		case $$f in *.sh) sed '/^[[:blank:]]*#\([^!]\|$$\)/d' "$$f" ;; *) cat "$$f" ;; esac | \
 		od -An -v -tx1 | sed 's/ *\([0-9a-f][0-9a-f]\)/0x\1,/g'; \
@@ -40,6 +47,7 @@ embed.h: $(EMBED) Makefile
 	done; \
 	echo 'static const struct embed { const char *name; const unsigned char *data; size_t len; } embeds[] = {'; \
 	n=0; for f in $(EMBED); do \
+		[ -s "$$f" ] || continue; \
 		echo "	{ \"$${f#guest/}\", embed$$n, sizeof embed$$n },"; n=$$((n + 1)); \
 	done; \
 	echo '};'; } >$@.tmp && mv $@.tmp $@
@@ -53,9 +61,14 @@ static: limactl-static
 limactl-static: $(SRC)
 	$(MUSLCC) $(ALL_CFLAGS) $(HARDEN) $(SMALL) -static -s $(LDFLAGS) -o $@ lima.c
 
-lima-guestagent: guestagent.c
-	cc=$(MUSLCC); command -v $$cc >/dev/null || cc=$(CC); \
-	$$cc $(ALL_CFLAGS) -static -s $(LDFLAGS) -o $@ guestagent.c
+lima-guestagent: $(AGENTS)
+$(AGENTS): guestagent.c
+	@f=$@; a=$${f#*.}; has() { command -v "$$1" >/dev/null 2>&1; }; \
+	if [ "$$(uname -m)" = $$a ]; then set -- $(CC); \
+	elif has $$a-linux-gnu-gcc; then set -- $$a-linux-gnu-gcc; \
+	elif has clang && has ld.lld; then set -- clang --target=$$a-linux-gnu -fuse-ld=lld; \
+	else echo "no compiler for $$a: no guest agent for such guests (gcc-$$a-linux-gnu has one)"; >$@; exit 0; fi; \
+	"$$@" $(AGENT_CFLAGS) -o $@ guestagent.c
 
 limactl-asan: $(SRC)
 	$(CC) $(ALL_CFLAGS) $(SAN) -o $@ lima.c
@@ -124,6 +137,6 @@ dist:
 	git archive --prefix=lima-c-$(VERSION)/ HEAD | gzip >lima-c-$(VERSION).tar.gz
 
 clean:
-	rm -f limactl limactl-static limactl-asan lima-guestagent embed.h $(LINKS)
+	rm -f limactl limactl-static limactl-asan $(AGENTS) embed.h $(LINKS)
 
-.PHONY: all static setup-run setup-test run test bench check lint install uninstall dist clean
+.PHONY: all static lima-guestagent setup-run setup-test run test bench check lint install uninstall dist clean

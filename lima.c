@@ -2473,6 +2473,7 @@ struct conf {                           /* its texts live as long as the command
 	struct strs cafiles, cacerts;
 	int rosetta, rosettabinfmt, nested;
 	int plain;
+	bool agent;                     /* the guest agent runs; not in plain mode */
 	const char *timezone;           /* "": leave the guest's alone */
 	const char *user, *comment, *home, *shell;
 	long long uid;
@@ -3699,7 +3700,7 @@ plaingate(struct conf *c, bool automatic, bool warnings)
 	c->containerdsystem = c->containerduser = false;
 	c->timezone = "";
 	c->forwardagent = false;
-	c->inotify = c->proxyenv = false;
+	c->agent = c->inotify = c->proxyenv = false;
 	c->env.n = c->hosts.n = 0;
 	dropmode(c, "dependency");
 	dropmode(c, "yq");
@@ -3824,7 +3825,7 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 	bool automount = true, silent = false;
 	int i;
 
-	*c = (struct conf){ .name = name, .dir = keep("%s/%s", host.limahome, name), .autoforward = true };
+	*c = (struct conf){ .name = name, .dir = keep("%s/%s", host.limahome, name), .autoforward = true, .agent = true };
 	madeby(c);
 	unsetall(confkeys, c);
 	if (!shared.read) {
@@ -4338,8 +4339,9 @@ allinstances(void)
  * of spec/runtime.md 1.3; built ones beside them.  An instance gets basedisk
  * (reflink, hard link or copy) and a qcow2 overlay `disk` on it. */
 
+/* NULL: it was not there when this binary was made. */
 static const unsigned char *
-embedded(const char *name, size_t *len)
+embeddedmaybe(const char *name, size_t *len)
 {
 	size_t i;
 
@@ -4348,6 +4350,16 @@ embedded(const char *name, size_t *len)
 			*len = embeds[i].len;
 			return embeds[i].data;
 		}
+	return NULL;
+}
+
+static const unsigned char *
+embedded(const char *name, size_t *len)
+{
+	const unsigned char *p = embeddedmaybe(name, len);
+
+	if (p)
+		return p;
 	die("%s is not embedded in this binary; build it again with make", name);
 }
 
@@ -6332,6 +6344,7 @@ writecidata(const struct conf *c)
 	struct buf user = { 0 }, net = { 0 }, env = { 0 }, meta = { 0 }, out = { 0 };
 	struct iso iso = { 0 };
 	const unsigned char *p;
+	unsigned char d[32];
 	size_t len;
 	int ret;
 
@@ -6357,6 +6370,11 @@ writecidata(const struct conf *c)
 	    "LIMA_CIDATA_SLIRP_GATEWAY=%s\nLIMA_CIDATA_SLIRP_DNS=%s\nLIMA_CIDATA_SLIRP_IP_ADDRESS=%s\nLIMA_CIDATA_VMTYPE=qemu\n",
 	    iid, c->name, hostname, c->user, c->uid, printable(c->comment ? c->comment : ""), c->home, c->shell,
 	    c->sudo ? "1" : "", c->timezone, c->prefix, slirpgateway, slirpdns, slirpaddress);
+	if (c->agent && (p = embeddedmaybe(keep("lima-guestagent.%s", c->arch), &len))) {
+		isoadd(&iso, 0, "lima-guestagent", S_IFREG|0755, p, len);
+		sha256(p, len, d);      /* by which boot.sh knows that it has this one */
+		bufprintf(&env, "LIMA_CIDATA_GUESTAGENT=%02x%02x%02x%02x\n", d[0], d[1], d[2], d[3]);
+	}
 	isoadd(&iso, 0, "meta-data", S_IFREG|0644, meta.s, meta.len);
 	isoadd(&iso, 0, "user-data", S_IFREG|0600, user.s, user.len);
 	isoadd(&iso, 0, "network-config", S_IFREG|0644, net.s, net.len);
@@ -7908,6 +7926,20 @@ qemuserial(struct args *a, const struct conf *c)
 	arg(a, "chardev:char-serial");
 }
 
+/* The port of the guest agent. */
+static void
+qemuports(struct args *a, const struct conf *c, const struct arch *ar)
+{
+	if (!c->agent)
+		return;
+	arg(a, "-device");
+	arg(a, "virtio-serial-%s,id=ports,max_ports=%d", ar->bus, 2);
+	arg(a, "-chardev");
+	arg(a, "socket,id=char-ga,path=%s,server=on,wait=off", qemupath(keep("%s/ga.sock", c->dir)));
+	arg(a, "-device");
+	arg(a, "virtserialport,bus=ports.0,id=agent,chardev=char-ga,name=lima.agent");
+}
+
 /* The command line of an instance.  The socket of ha.qmp comes as descriptor 3. */
 static void
 qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
@@ -7958,6 +7990,7 @@ qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
 	arg(a, "virtio-rng-%s", ar->bus);
 	arg(a, "-device");
 	arg(a, "virtio-balloon-%s,free-page-reporting=on", ar->bus);
+	qemuports(a, c, ar);
 	qemuserial(a, c);
 	arg(a, "-chardev");
 	arg(a, "socket,id=char-qmp,path=%s,server=on,wait=off", qemupath(keep("%s/qmp.sock", dir)));
@@ -9207,7 +9240,7 @@ agentstart(const struct inst *in)
 static void
 rmruntime(void)
 {
-	static const char *const temps[] = { "ha.qmp", "qmp.sock", "serial.sock", "ssh.sock", "qemu.pid", "ha.sock", "ha.pid" };
+	static const char *const temps[] = { "ha.qmp", "qmp.sock", "serial.sock", "ga.sock", "ssh.sock", "qemu.pid", "ha.sock", "ha.pid" };
 	size_t i = lockholder(keep("%s/qemu.pid", ha.dir)) ? LEN(temps) - 2 : 0;
 
 	for (; i < LEN(temps); i++)
@@ -12302,7 +12335,9 @@ cmdinfo(int argc, char *argv[])
 	treeput(&d, o, "qemu.location", ynewstr(&d, "internal"));
 	(void)yput(&d, m, "vmTypesEx", o);
 	o = ynewmap(&d);
-	treeput(&d, o, keep("%s.location", host.arch), ynewstr(&d, "embedded:lima-guestagent"));
+	for (i = 0; i < LEN(embeds); i++)
+		if (startswith(embeds[i].name, "lima-guestagent."))
+			treeput(&d, o, keep("%s.location", embeds[i].name + 16), ynewstr(&d, keep("embedded:%s", embeds[i].name)));
 	(void)yput(&d, m, "guestAgents", o);
 	putstr(&d, m, "hostOS", "linux");
 	putstr(&d, m, "hostArch", host.arch);

@@ -407,6 +407,72 @@ etc_environment() {
 		fail "cannot write /etc/environment"
 }
 
+# --- the guest agent ----------------------------------------------------------
+
+# guest_agent_service PROGRAM: have the init system start it now and at every
+# boot, and again when it dies.
+guest_agent_service() {
+	if [ -d /run/systemd/system ]; then
+		unit=/etc/systemd/system/lima-guestagent.service
+		unit_text="[Unit]
+Description=lima guest agent
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=$1 daemon
+Restart=always
+OOMPolicy=continue
+OOMScoreAdjust=-500
+
+[Install]
+WantedBy=multi-user.target
+"
+		# A unit that systemd has not seen yet needs no daemon-reload.
+		slurp $unit && [ "$text" != "$unit_text" ] && reload=1 || reload=
+		printf '%s' "$unit_text" >$unit &&
+			mkdir -p /etc/systemd/system/multi-user.target.wants &&
+			ln -sf $unit /etc/systemd/system/multi-user.target.wants/lima-guestagent.service || return
+		[ -z "$reload" ] || systemctl daemon-reload
+		systemctl --no-block restart lima-guestagent.service
+	elif [ -x /sbin/openrc-run ]; then
+		printf '%s\n' '#!/sbin/openrc-run' 'supervisor=supervise-daemon' "command=$1" \
+			'command_args=daemon' 'description="lima guest agent"' >/etc/init.d/lima-guestagent &&
+			chmod 755 /etc/init.d/lima-guestagent &&
+			rc-update -q add lima-guestagent default && rc-service -q lima-guestagent restart
+	else
+		(while :; do "$1" daemon; sleep 1; done) </dev/null >/dev/null 2>&1 &
+	fi
+}
+
+# Installed when it is not the one that is there; on later boots nothing is
+# done, for the init system knows it. In plain mode there is none.
+guest_agent() {
+	prog=${LIMA_CIDATA_GUEST_INSTALL_PREFIX:-/usr/local}/bin/lima-guestagent
+	file=/var/lib/lima-boot/guestagent
+	if [ ! -f "$mnt/lima-guestagent" ]; then
+		[ -f $file ] || return 0
+		rm -f $file
+		if [ -d /run/systemd/system ]; then
+			systemctl --no-block disable --now lima-guestagent.service
+		elif [ -x /sbin/openrc-run ]; then
+			rc-update -q del lima-guestagent default && rc-service -q lima-guestagent stop
+		fi >/dev/null 2>&1 || fail "cannot stop the guest agent"
+		return
+	fi
+	[ -d /sys/class/virtio-ports ] || modprobe -q virtio_console ||
+		log "no virtio_console in this guest's kernel: ports are not forwarded"
+	slurp $file
+	if [ "$text" = "$LIMA_CIDATA_GUESTAGENT $prog$nl" ] && [ -x "$prog" ]; then
+		[ -d /run/systemd/system ] || [ -x /sbin/openrc-run ] || guest_agent_service "$prog"
+		return
+	fi
+	changed=1
+	mkdir -p "${prog%/*}" /var/lib/lima-boot && rm -f "$prog" &&
+		cp "$mnt/lima-guestagent" "$prog" && chmod 755 "$prog" &&
+		guest_agent_service "$prog" &&
+		printf '%s\n' "$LIMA_CIDATA_GUESTAGENT $prog" >$file || fail "cannot install the guest agent"
+}
+
 # --- the two halves -----------------------------------------------------------
 
 early() {
@@ -539,6 +605,7 @@ keep_it() {
 
 late() {
 	sshd_up
+	guest_agent
 	timezone
 	[ -z "$user" ] || password
 	keep_it
