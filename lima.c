@@ -3700,7 +3700,8 @@ plaingate(struct conf *c, bool automatic, bool warnings)
 	c->containerdsystem = c->containerduser = false;
 	c->timezone = "";
 	c->forwardagent = false;
-	c->agent = c->inotify = c->proxyenv = false;
+	c->agent = false;
+	c->inotify = c->proxyenv = false;
 	c->env.n = c->hosts.n = 0;
 	dropmode(c, "dependency");
 	dropmode(c, "yq");
