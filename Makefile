@@ -123,15 +123,22 @@ lint: config.h embed.h
 	cppcheck -q --std=c11 --enable=warning,portability --inline-suppr lima.c guestagent.c
 	@awk -f tests/budget.awk lima.c
 
+D = $(DESTDIR)$(PREFIX)
+COMPLETIONS = bash:bash-completion/completions/limactl zsh:zsh/site-functions/_limactl \
+	fish:fish/vendor_completions.d/limactl.fish
+
 install: all
-	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
-	cp limactl $(DESTDIR)$(PREFIX)/bin/limactl
-	for l in $(LINKS); do ln -sf limactl $(DESTDIR)$(PREFIX)/bin/$$l; done
-	cp limactl.1 $(DESTDIR)$(PREFIX)/share/man/man1/limactl.1
+	mkdir -p $D/bin $D/share/man/man1
+	cp limactl $D/bin/limactl
+	for l in $(LINKS); do ln -sf limactl $D/bin/$$l; done
+	cp limactl.1 $D/share/man/man1/limactl.1
+	for c in $(COMPLETIONS); do f=$D/share/$${c#*:}; mkdir -p "$${f%/*}" && \
+		LIMA_HOME=/nonexistent ./limactl completion $${c%%:*} >"$$f" || exit 1; done
 
 uninstall:
-	cd $(DESTDIR)$(PREFIX)/bin && rm -f limactl $(LINKS)
-	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/limactl.1
+	cd $D/bin && rm -f limactl $(LINKS)
+	rm -f $D/share/man/man1/limactl.1
+	for c in $(COMPLETIONS); do rm -f $D/share/$${c#*:}; done
 
 dist:
 	git archive --prefix=lima-c-$(VERSION)/ HEAD | gzip >lima-c-$(VERSION).tar.gz

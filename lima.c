@@ -12298,6 +12298,46 @@ cmdvalidate(int argc, char *argv[])
 	return 0;
 }
 
+/* limactl-NAME found as a program is the command NAME. */
+struct plugin { const char *name, *path, *desc; };
+static struct plugin *allplugins(size_t *n);
+
+/* Plugins, and the directories below our prefix that are there; null for none. */
+static void
+infoplaces(struct ydoc *d, struct ynode *m)
+{
+	static const struct { const char *key, *dirs[2]; } t[] = {
+		{ "libexecPaths", { "libexec/lima", "lib/lima" } }, { "sharePaths", { "share/lima", NULL } },
+	};
+	struct ynode *s = ynewseq(d), *o;
+	struct plugin *pl;
+	const char *prefix, *dir, *last;
+	size_t n, i, k, w;
+
+	pl = allplugins(&n);
+	for (i = 0; i < n; i++) {
+		o = ynewmap(d);
+		putstr(d, o, "name", pl[i].name);
+		putstr(d, o, "path", pl[i].path);
+		if (pl[i].desc)
+			putstr(d, o, "description", pl[i].desc);
+		yappend(d, s, o);
+	}
+	(void)yput(d, m, "plugins", n ? s : ynewnull(d));
+	for (i = 0; i < LEN(t); i++) {
+		s = ynewseq(d);
+		for (w = 0, last = ""; w < 2; w++) {
+			if (!(prefix = parentdir(owndir((int)w))) || strcmp(prefix, last) == 0)
+				continue;
+			for (k = 0; k < 2; k++)
+				if (t[i].dirs[k] && access(dir = keep("%s/%s", prefix, t[i].dirs[k]), F_OK) == 0)
+					yappend(d, s, ynewstr(d, dir));
+			last = prefix;
+		}
+		(void)yput(d, m, t[i].key, s->n ? s : ynewnull(d));
+	}
+}
+
 static int
 cmdinfo(int argc, char *argv[])
 {
@@ -12308,6 +12348,7 @@ cmdinfo(int argc, char *argv[])
 	struct conf c;
 	struct templates l;
 	const char *why, *accel = accelerator(host.arch, &why);
+	struct args block = { 0 };
 	size_t i;
 
 	(void)argc;
@@ -12340,9 +12381,16 @@ cmdinfo(int argc, char *argv[])
 		if (startswith(embeds[i].name, "lima-guestagent."))
 			treeput(&d, o, keep("%s.location", embeds[i].name + 16), ynewstr(&d, keep("embedded:%s", embeds[i].name)));
 	(void)yput(&d, m, "guestAgents", o);
+	s = ynewseq(&d);
+	envblock(&block);
+	for (i = 0; i < block.n; i++)
+		yappend(&d, s, ynewstr(&d, block.v[i]));
+	argsfree(&block);
+	(void)yput(&d, m, "shellEnvBlock", s);
 	putstr(&d, m, "hostOS", "linux");
 	putstr(&d, m, "hostArch", host.arch);
 	putstr(&d, m, "identityFile", keep("%s/_config/user", host.limahome));
+	infoplaces(&d, m);
 	o = ynewmap(&d);
 	putstr(&d, o, "name", accel);
 	putstr(&d, o, "reason", why);
@@ -12430,9 +12478,6 @@ cmdprune(int argc, char *argv[])
 static int cmdhelp(int argc, char *argv[]);
 static int cmdcomplete(int argc, char *argv[]);
 static int cmdcompletion(int argc, char *argv[]);
-/* limactl-NAME found as a program is the command NAME. */
-struct plugin { const char *name, *path, *desc; };
-static struct plugin *allplugins(size_t *n);
 
 static const struct cmd cmds[] = {
 	{ "create",    NULL,     CREATE,   0, 1,  "[FILE.yaml|URL|template:NAME|-|NAME]", "create an instance", cmdcreate },
