@@ -117,6 +117,22 @@ bench: setup-bench
 check: limactl-asan
 	LIMACTL=./limactl-asan ./test.sh unit
 
+# Each parser for a bounded time, by clang's libFuzzer; SECONDS=600 make fuzz
+# for longer.  What it finds stays as fuzz-*, to become a seed in tests/seeds.
+SECONDS = 15
+FUZZ = qcow2 size gotmpl safe quote locator header sftp
+FUZZFLAGS = -max_total_time=$(SECONDS) -max_len=4000 -timeout=5 -rss_limit_mb=1500 -verbosity=0 -print_final_stats=1
+fuzz: fuzz-yaml fuzz-lima
+	@d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && for t in yaml $(FUZZ); do \
+		mkdir "$$d/$$t"; p=./fuzz-lima s=tests/seeds/$$t; [ $$t != yaml ] || p=./fuzz-yaml s=tests/yaml/seeds; \
+		printf '%-8s ' $$t; FUZZ=$$t $$p $(FUZZFLAGS) -artifact_prefix=fuzz-$$t- "$$d/$$t" $$s >"$$d/log" 2>&1 || \
+			{ tail -n 40 "$$d/log"; exit 1; }; \
+		awk '/number_of_executed/ { n = $$2 } END { print n " runs" }' "$$d/log"; done
+fuzz-yaml: tests/fuzz-yaml.c yaml.c
+	clang -g -O1 -fsanitize=fuzzer,address,undefined -o $@ tests/fuzz-yaml.c
+fuzz-lima: tests/fuzz.c $(SRC)
+	clang -g -O1 -fsanitize=fuzzer,address,undefined -DVERSION=\"$(VERSION)\" -o $@ tests/fuzz.c
+
 lint: config.h embed.h
 	shellcheck -s sh guest/*.sh test.sh
 	mandoc -T lint -W warning limactl.1
@@ -144,6 +160,6 @@ dist:
 	git archive --prefix=lima-c-$(VERSION)/ HEAD | gzip >lima-c-$(VERSION).tar.gz
 
 clean:
-	rm -f limactl limactl-static limactl-asan $(AGENTS) embed.h $(LINKS)
+	rm -f fuzz-yaml fuzz-lima limactl limactl-static limactl-asan $(AGENTS) embed.h $(LINKS)
 
-.PHONY: all static lima-guestagent setup-run setup-test run test bench check lint install uninstall dist clean
+.PHONY: all static lima-guestagent setup-run setup-test run test bench check fuzz lint install uninstall dist clean

@@ -1925,8 +1925,10 @@ ttstring(struct tt *t)
 
 	bufputs(&b, "");
 	if (q == '`') {
-		if (!(e = strchr(t->p, '`')))
+		if (!(e = strchr(t->p, '`'))) {
+			buffree(&b);
 			ttfail(t, "unterminated raw quoted string");
+		}
 		bufadd(&b, t->p, (size_t)(e - t->p));
 		t->p = e;
 	}
