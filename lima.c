@@ -2480,6 +2480,7 @@ struct conf {                           /* its texts live as long as the command
 	const char *user, *comment, *home, *shell;
 	long long uid;
 	int sudo, tpm;
+	bool stock;                     /* the guest keeps cloud-init at every boot; set by the gate */
 };
 
 enum ktype { KSTR, KINT, KBOOL, KSIZE, KIP, KRANGE, KSTRS, KPAIRS, KRAW, KFILE, KLIST };
@@ -3707,6 +3708,7 @@ plaingate(struct conf *c, bool automatic, bool warnings)
 	c->env.n = c->hosts.n = 0;
 	dropmode(c, "dependency");
 	dropmode(c, "yq");
+	c->stock = true;
 }
 /* algo:hex -> program that computes it; NULL and a reason when malformed. */
 static const char *
@@ -6369,10 +6371,10 @@ writecidata(const struct conf *c)
 	bufprintf(&env,
 	    "LIMA_CIDATA_IID=%s\nLIMA_CIDATA_NAME=%s\nLIMA_CIDATA_HOSTNAME=%s\nLIMA_CIDATA_USER=%s\n"
 	    "LIMA_CIDATA_UID=%lld\nLIMA_CIDATA_COMMENT=%s\nLIMA_CIDATA_HOME=%s\nLIMA_CIDATA_SHELL=%s\n"
-	    "LIMA_CIDATA_PASSWORDLESS_SUDO=%s\nLIMA_CIDATA_TIMEZONE=%s\nLIMA_CIDATA_GUEST_INSTALL_PREFIX=%s\n"
+	    "LIMA_CIDATA_PLAIN=%s\nLIMA_CIDATA_PASSWORDLESS_SUDO=%s\nLIMA_CIDATA_TIMEZONE=%s\nLIMA_CIDATA_GUEST_INSTALL_PREFIX=%s\n"
 	    "LIMA_CIDATA_SLIRP_GATEWAY=%s\nLIMA_CIDATA_SLIRP_DNS=%s\nLIMA_CIDATA_SLIRP_IP_ADDRESS=%s\nLIMA_CIDATA_VMTYPE=qemu\n",
 	    iid, c->name, hostname, c->user, c->uid, printable(c->comment ? c->comment : ""), c->home, c->shell,
-	    c->sudo ? "1" : "", c->timezone, c->prefix, slirpgateway, slirpdns, slirpaddress);
+	    c->stock ? "1" : "", c->sudo ? "1" : "", c->timezone, c->prefix, slirpgateway, slirpdns, slirpaddress);
 	if (c->agent && (p = embeddedmaybe(keep("lima-guestagent.%s", c->arch), &len))) {
 		isoadd(&iso, 0, "lima-guestagent", S_IFREG|0755, p, len);
 		sha256(p, len, d);      /* by which boot.sh knows that it has this one */

@@ -566,7 +566,7 @@ grow_root() {
 	case $dev in /dev/*) ;; *) return 0 ;; esac
 	if [ ! -d "/sys/block/$disk" ]; then
 		# A partition. cloud-init grows those where it is.
-		[ -e /sys/class/block/"$disk"/partition ] && [ ! -d /run/cloud-init ] || return 0
+		[ -e /sys/class/block/"$disk"/partition ] && [ ! -e /run/cloud-init/enabled ] || return 0
 		read -r part <"/sys/class/block/$disk/partition"
 		disk=${disk%"$part"}
 		[ -d "/sys/block/$disk" ] || disk=${disk%p}
@@ -603,18 +603,100 @@ keep_it() {
 		fail "cannot write to /var/lib/lima-boot"
 }
 
+# --- cloud-init, on a stock image ----------------------------------------------
+# Its Python costs more than the rest of a boot together, and all it does for us
+# from the second boot on is to start this script. So after the first good boot
+# a unit does that, and cloud-init is off until what it acts on (user-data and
+# network-config) changes. Plain instances keep what the image's maker meant.
+
+cloud_script=/var/lib/cloud/scripts/per-boot/00-lima.boot.sh
+cloud_off=/etc/cloud/cloud-init.disabled
+cloud_kept=/var/lib/lima-boot/cloud
+
+# in_unit NAME TEXT: a file below /etc/systemd/system
+in_unit() {
+	slurp "/etc/systemd/system/$1"
+	[ "$text" != "$2" ] || return 0
+	case $1 in */*) mkdir -p "/etc/systemd/system/${1%/*}" || return ;; esac
+	printf '%s' "$2" >"/etc/systemd/system/$1"
+}
+
+# By cloud-init, at the end of a good boot.
+replace_cloud_init() {
+	[ -z "${LIMA_BOOT_FORK-}${LIMA_CIDATA_PLAIN-}" ] && [ "$status" = 0 ] && [ -f "$cloud_script" ] &&
+		[ -d /run/systemd/system ] && [ -d /etc/cloud ] || return 0
+	# In the place of cloud-init: before the network, which it may have to
+	# set up, and before sshd, which needs the user.
+	in_unit lima-boot.service "[Unit]
+Description=Boot script of the cidata disk
+DefaultDependencies=no
+After=local-fs.target
+Before=network-pre.target ssh.service ssh.socket sshd.service shutdown.target
+Wants=network-pre.target
+Conflicts=shutdown.target
+[Service]
+Type=forking
+RemainAfterExit=yes
+Environment=LIMA_BOOT_FORK=1
+ExecStart=/bin/sh $cloud_script
+TimeoutStartSec=300
+KillMode=process
+StandardInput=null
+[Install]
+WantedBy=multi-user.target
+" || return
+	for u in ssh.service sshd.service ssh.socket; do
+		systemctl is-enabled -q $u 2>/dev/null || continue
+		kind=Service
+		[ $u != ssh.socket ] || kind=Socket
+		in_unit $u.d/lima.conf "[$kind]
+ExecStartPost=-/bin/sh $mnt/boot.sh ready
+" || return
+	done
+	systemctl enable -q lima-boot.service 2>/dev/null || return
+	mkdir -p /var/lib/lima-boot && printf '%s\n' "$iid" >$cloud_kept && : >$cloud_off
+}
+
+# By the unit: user-data or network-config are new, so cloud-init has to act
+# once more. It is started beside us, ends with this script, and is off again.
+recall_cloud_init() {
+	[ -n "${LIMA_BOOT_FORK-}" ] && [ -e $cloud_off ] || return 0
+	kept=
+	[ -r $cloud_kept ] && read -r kept <$cloud_kept
+	[ "$kept" != "$iid" ] || [ -n "${LIMA_CIDATA_PLAIN-}" ] || return 0
+	log 'cloud-init is started again, for the configuration changed'
+	rm -f $cloud_off
+	[ -z "${LIMA_CIDATA_PLAIN-}" ] || rm -rf /etc/systemd/system/lima-boot.service \
+		/etc/systemd/system/multi-user.target.wants/lima-boot.service \
+		/etc/systemd/system/ssh.service.d/lima.conf /etc/systemd/system/sshd.service.d/lima.conf \
+		/etc/systemd/system/ssh.socket.d/lima.conf
+	systemctl start --no-block cloud-init-local.service cloud-init.service cloud-config.service cloud-final.service ||
+		fail 'cannot start cloud-init again'
+}
+
+# "boot.sh ready", after sshd has begun to listen: say so to the host.
+say_ready() {
+	read -r iid </run/lima-iid || exit 0
+	printf '%s\n' "$iid" >/run/lima-ssh-ready
+	console "lima-ssh-ready $iid"
+	exit 0
+}
+
 late() {
 	sshd_up
 	guest_agent
 	timezone
 	[ -z "$user" ] || password
+	replace_cloud_init || log 'cloud-init cannot be replaced and stays on'
 	keep_it
 	printf '%s\n' "$iid" >/run/lima-boot-done
 	console "lima-boot-done $iid $status"
 	grow_root
 }
 
+[ "${1-}" != ready ] || say_ready
 early
+recall_cloud_init
 if [ -n "${LIMA_BOOT_FORK-}" ]; then
 	late &
 	exit 0
