@@ -51,6 +51,8 @@ static const long long resumespace = 64 << 20;          /* free bytes with which
 static const int manyreboots = 20;                      /* of a guest are logged, and no more */
 static const int consolelines = 20;                     /* lines of the console shown with a failure */
 
+static const char vncdefault[] = "127.0.0.1:0,to=9";   /* video.vnc.display: the first free one of ten */
+
 /* ---- QEMU: a row for each guest architecture ---- */
 static const struct arch {
 	const char *name;       /* in lima.yaml, and as uname -m prints it */
@@ -60,22 +62,24 @@ static const struct arch {
 	const char *machine;    /* -machine, without accel */
 	const char *console;    /* serial console in the guest */
 	const char *bus;        /* suffix of virtio devices */
+	const char *tpm;        /* its device, NULL: none */
+	const char *edk2;       /* QEMU's own firmware is edk2-THIS-code.fd */
 	const char *efi[8];     /* firmware code files, the first that exists */
 } archs[] = {
-	{ "x86_64", "amd64", "qemu-system-x86_64", "QEMU_SYSTEM_X86_64", "q35", "ttyS0", "pci", {
+	{ "x86_64", "amd64", "qemu-system-x86_64", "QEMU_SYSTEM_X86_64", "q35", "ttyS0", "pci", "tpm-crb", "x86_64", {
 		"/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/OVMF/OVMF_CODE.fd",
 		"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/edk2/ovmf/OVMF_CODE.fd",
 		"/usr/share/qemu/ovmf-x86_64.bin", "/usr/share/qemu/ovmf-x86_64-4m.bin",
 		"/usr/share/qemu/edk2-x86_64-code.fd" } },
-	{ "aarch64", "arm64", "qemu-system-aarch64", "QEMU_SYSTEM_AARCH64", "virt", "ttyAMA0", "pci", {
+	{ "aarch64", "arm64", "qemu-system-aarch64", "QEMU_SYSTEM_AARCH64", "virt", "ttyAMA0", "pci", "tpm-tis-device", "aarch64", {
 		"/usr/share/edk2/aarch64/QEMU_CODE.fd", "/usr/share/AAVMF/AAVMF_CODE.fd",
 		"/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "/usr/share/qemu/edk2-aarch64-code.fd" } },
-	{ "armv7l", "armhf", "qemu-system-arm", "QEMU_SYSTEM_ARM", "virt", "ttyAMA0", "pci", {
+	{ "armv7l", "armhf", "qemu-system-arm", "QEMU_SYSTEM_ARM", "virt", "ttyAMA0", "pci", "tpm-tis-device", "arm", {
 		"/usr/share/edk2/arm/QEMU_CODE.fd", "/usr/share/AAVMF/AAVMF32_CODE.fd" } },
-	{ "riscv64", "riscv64", "qemu-system-riscv64", "QEMU_SYSTEM_RISCV64", "virt,acpi=off", "ttyS0", "pci", {
+	{ "riscv64", "riscv64", "qemu-system-riscv64", "QEMU_SYSTEM_RISCV64", "virt,acpi=off", "ttyS0", "pci", "tpm-tis-device", "riscv", {
 		"/usr/share/qemu-efi-riscv64/RISCV_VIRT_CODE.fd", "/usr/share/edk2/riscv/RISCV_VIRT_CODE.fd" } },
-	{ "ppc64le", "ppc64el", "qemu-system-ppc64", "QEMU_SYSTEM_PPC64", "pseries", "hvc0", "pci", { NULL } },
-	{ "s390x", "s390x", "qemu-system-s390x", "QEMU_SYSTEM_S390X", "s390-ccw-virtio", "ttysclp0", "ccw", { NULL } },
+	{ "ppc64le", "ppc64el", "qemu-system-ppc64", "QEMU_SYSTEM_PPC64", "pseries", "hvc0", "pci", NULL, NULL, { NULL } },
+	{ "s390x", "s390x", "qemu-system-s390x", "QEMU_SYSTEM_S390X", "s390-ccw-virtio", "ttysclp0", "ccw", NULL, NULL, { NULL } },
 };
 
 /* ---- what the guest's console means ---- */

@@ -63,6 +63,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -2822,12 +2823,12 @@ static const struct key confkeys[] = {
 	{ .path = "minimumLimaVersion",     .type = KSTR,  .off = C(minversion), .merge = MOWN, .brief = true },
 	{ .path = "vmType",                 .type = KSTR,  .off = C(vmtype), .def = "qemu", .check = checkvmtype },
 	{ .path = "vmOpts",                 .type = KRAW,  .off = C(vmopts) },
-	{ .path = "vmOpts.qemu.minimumVersion", .type = KSTR, .off = C(minqemu), .mute = true, .later = true },
-	{ .path = "vmOpts.qemu.cpuType",    .type = KPAIRS, .off = C(cputype), .mute = true, .later = true },
+	{ .path = "vmOpts.qemu.minimumVersion", .type = KSTR, .off = C(minqemu), .mute = true },
+	{ .path = "vmOpts.qemu.cpuType",    .type = KPAIRS, .off = C(cputype), .mute = true },
 	{ .path = "os",                     .type = KSTR,  .off = C(os), .def = "Linux", .check = checkos },
 	{ .path = "arch",                   .type = KSTR,  .off = C(arch), .fill = fillarch, .check = checkarch },
 	{ .path = "images",                 .type = KLIST, .off = C(images), ITEMS(imagekeys, struct image) },
-	{ .path = "cpuType",                .type = KPAIRS, .off = C(oldcputype), .merge = MOWN, .brief = true, .later = true },
+	{ .path = "cpuType",                .type = KPAIRS, .off = C(oldcputype), .merge = MOWN, .brief = true },
 	{ .path = "cpus",                   .type = KINT,  .off = C(cpus), .fill = fillcpus, .check = checkcpus },
 	{ .path = "memory",                 .type = KSIZE, .off = C(memory), .text = C(memorytext), .fill = fillmemory },
 	{ .path = "disk",                   .type = KSIZE, .off = C(disk), .text = C(disktext), .def = defdisk },
@@ -2843,11 +2844,11 @@ static const struct key confkeys[] = {
 	{ .path = "ssh.forwardX11Trusted",  .type = KBOOL, .off = C(forwardx11trusted), .def = "false" },
 	{ .path = "ssh.overVsock",          .type = KBOOL, .off = C(overvsock), .later = true },
 	{ .path = "firmware.legacyBIOS",    .type = KBOOL, .off = C(legacybios), .def = "false" },
-	{ .path = "firmware.images",        .type = KLIST, .off = C(firmware), ITEMS(firmwarekeys, struct image), .brief = true, .later = true },
-	{ .path = "audio.device",           .type = KSTR,  .off = C(audiodevice), .def = "", .later = true },
-	{ .path = "audio.interface",        .type = KSTR,  .off = C(audiointerface), .def = "", .later = true },
-	{ .path = "video.display",          .type = KSTR,  .off = C(display), .def = "none", .later = true },
-	{ .path = "video.vnc.display",      .type = KSTR,  .off = C(vncdisplay), .later = true },
+	{ .path = "firmware.images",        .type = KLIST, .off = C(firmware), ITEMS(firmwarekeys, struct image), .brief = true },
+	{ .path = "audio.device",           .type = KSTR,  .off = C(audiodevice), .def = "" },
+	{ .path = "audio.interface",        .type = KSTR,  .off = C(audiointerface), .def = "" },
+	{ .path = "video.display",          .type = KSTR,  .off = C(display), .def = "none" },
+	{ .path = "video.vnc.display",      .type = KSTR,  .off = C(vncdisplay) },
 	{ .path = "provision",              .type = KLIST, .off = C(provisions), ITEMS(provisionkeys, struct provision), .brief = true, .later = true },
 	{ .path = "upgradePackages",        .type = KBOOL, .off = C(upgrade), .def = "false", .later = true },
 	{ .path = "containerd.system",      .type = KBOOL, .off = C(containerdsystem), .def = "false", .later = true },
@@ -2880,7 +2881,7 @@ static const struct key confkeys[] = {
 	{ .path = "user.shell",             .type = KSTR,  .off = C(shell), .def = "/bin/bash", .check = checkshell },
 	{ .path = "user.uid",               .type = KINT,  .off = C(uid), .fill = filluid, .check = checkuid },
 	{ .path = "user.passwordlessSudo",  .type = KBOOL, .off = C(sudo), .def = "true", .check = checksudo },
-	{ .path = "tpm",                    .type = KBOOL, .off = C(tpm), .def = "false", .later = true },
+	{ .path = "tpm",                    .type = KBOOL, .off = C(tpm), .def = "false" },
 	{ .path = "osOpts",                 .type = KRAW,  .off = C(osopts) },
 	{ .path = "base",                   .type = KRAW,  .off = C(base), .merge = MOWN, .mute = true },
 	{ .path = NULL },
@@ -5168,6 +5169,21 @@ makedisk(const char *dir, const char *base, const char *fmt, long long size)
 	argsfree(&a);
 }
 
+/* Firmware that the configuration names, as qemu-efi-code.fd; one that is there
+ * stays.  Without any that can be had the system's own serves. */
+static void
+preparefirmware(const struct conf *c, const char *dir)
+{
+	const struct image *im = c->firmware.v;
+	const char *dst = keep("%s/qemu-efi-code.fd", dir);
+	size_t i;
+
+	for (i = 0; !c->legacybios && i < c->firmware.n && access(dst, F_OK) < 0; i++)
+		if (im[i].location && (!im[i].arch || strcmp(im[i].arch, c->arch) == 0) &&
+		    (!im[i].vmtype || !*im[i].vmtype || strcmp(im[i].vmtype, "qemu") == 0))
+			(void)bring(im[i].location, im[i].digest, dst, "UEFI code", true);
+}
+
 /* Make what a start needs and is not there: basedisk or iso, disk, its size. */
 static void
 preparedisk(const struct conf *c, const char *dir)
@@ -5177,6 +5193,7 @@ preparedisk(const struct conf *c, const char *dir)
 	struct args a = { 0 };
 	long long size = 0;
 
+	preparefirmware(c, dir);
 	if (access(disk, F_OK) < 0) {
 		if (access(base, F_OK) < 0 && access(iso, F_OK) < 0)
 			prepareimage(c, dir);
@@ -7858,17 +7875,119 @@ qemupath(const char *path)
 	return r;
 }
 
+/* The CPU that the configuration names for its architecture, or NULL. */
+static const char *
+cputype(const struct conf *c)
+{
+	const struct pairs *const maps[] = { &c->cputype, &c->oldcputype };
+	size_t i, k;
+
+	for (i = 0; i < LEN(maps); i++)
+		for (k = 0; k < maps[i]->n; k++)
+			if (strcmp(maps[i]->v[k].key, c->arch) == 0 && maps[i]->v[k].val && *maps[i]->v[k].val)
+				return maps[i]->v[k].val;
+	return NULL;
+}
+
+/* The words that start QEMU; those behind the first are options already. */
+static void
+qemuprogram(struct args *a, const struct arch *ar)
+{
+	const char *env = getenv(ar->env);
+	char *words, *w;
+
+	for (words = keep("%s", env && *env ? env : ar->qemu); (w = strsep(&words, " ")); )
+		if (*w)
+			arg(a, "%s", w);
+	if (!a->n)
+		arg(a, "%s", ar->qemu);
+}
+
+/* What QEMU prints when asked with these words; "" when it fails. */
+static const char *
+qemusays(const struct arch *ar, const char *words)
+{
+	struct args a = { 0 };
+	struct buf b = { 0 };
+	const char *r = "";
+
+	qemuprogram(&a, ar);
+	argwords(&a, words);
+	if (runto(a.v, NULL, &b, NOFD) == 0 && b.s)
+		r = keep("%s", b.s);
+	argsfree(&a);
+	buffree(&b);
+	return r;
+}
+
+/* Its version as X*1000000+Y*1000+Z, 0 when unknown. */
+static long long
+qemuversion(const struct arch *ar, const char **text)
+{
+	const char *s = strstr(qemusays(ar, "--version"), "version ");
+	long long v;
+	bool tail;
+
+	*text = s ? keep("%.*s", (int)strspn(s + 8, "0123456789."), s + 8) : "";
+	v = s ? version3(*text, &tail) : -1;
+	return v < 0 ? 0 : v;
+}
+
+/* Before a start: does this QEMU have what the configuration asks for? */
+static void
+checkqemu(const struct conf *c)
+{
+	const struct arch *ar = archbyname(c->arch);
+	const char *cpu = cputype(c), *have, *help, *p, *machine;
+	long long want = 0;
+	bool tail, found = false;
+	size_t n, i, k;
+
+	if (c->minqemu && (want = version3(c->minqemu, &tail)) < 0)
+		die("field `vmOpts.qemu.minimumVersion` must be a semvar value, got %s: %s is not in dotted-tri format",
+		    bq(c->minqemu), c->minqemu);
+	if (c->minqemu && qemuversion(ar, &have) < want)
+		die("QEMU %s is too old, template requires %s or later", have, bq(c->minqemu));
+	if (c->oldcputype.n)
+		warn("The top-level `cpuType` field is deprecated and will be removed in a future release. Please migrate to `vmOpts.qemu.cpuType`.");
+	for (i = 0; i < c->oldcputype.n; i++)
+		for (k = 0; k < c->cputype.n; k++)
+			if (strcmp(c->oldcputype.v[i].key, c->cputype.v[k].key) == 0 && c->oldcputype.v[i].val && c->cputype.v[k].val &&
+			    *c->oldcputype.v[i].val && *c->cputype.v[k].val && strcmp(c->oldcputype.v[i].val, c->cputype.v[k].val) != 0)
+				warn("Conflicting cpuType for arch %s: top-level=%s, vmOpts.qemu=%s; using vmOpts.qemu value",
+				    bq(c->cputype.v[k].key), bq(c->oldcputype.v[i].val), bq(c->cputype.v[k].val));
+	if (cpu && strcmp(cpu, "max") != 0) {
+		n = strcspn(cpu, ",");
+		machine = keep("-cpu help -machine %.*s", (int)strcspn(ar->machine, ","), ar->machine);
+		for (help = qemusays(ar, machine), p = help; !found && (p = strstr(p, keep("%.*s", (int)n, cpu))); p += n)
+			found = (p == help || isspace((unsigned char)p[-1]) || p[-1] == '\'') &&
+			    (!p[n] || isspace((unsigned char)p[n]) || p[n] == '\'');
+		if (*help && !found && !(strcmp(cpu, "host") == 0))
+			die("cpu %s is not supported by %s", bq(keep("%.*s", (int)n, cpu)), ar->qemu);
+	}
+	if (c->legacybios && strcmp(ar->name, "x86_64") != 0 && strcmp(ar->name, "armv7l") != 0)
+		warn("field `firmware.legacyBIOS` is not supported on architecture %s: ignored", bq(ar->name));
+	if (c->tpm && !ar->tpm)
+		die("field `tpm` is not supported on architecture %s", bq(ar->name));
+	if (c->tpm && !findprog("swtpm"))
+		die("swtpm: not found in PATH; install swtpm, or leave `tpm` out");
+}
+
 static void
 qemumachine(struct args *a, const struct conf *c, const struct arch *ar, const char *accel)
 {
+	const char *cpu = cputype(c), *p, *v;
 	bool x86 = strcmp(ar->name, "x86_64") == 0, native = strcmp(ar->name, host.arch) == 0;
 
 	arg(a, "-m");
 	arg(a, "%lld", c->memory >> 20 ? c->memory >> 20 : 1);
 	arg(a, "-cpu");
-	arg(a, strcmp(accel, "kvm") == 0 ? "host" : "max");
+	arg(a, "%s", cpu ? cpu : strcmp(accel, "kvm") == 0 ? "host" : "max");
 	arg(a, "-machine");
-	arg(a, x86 && strcmp(accel, "kvm") != 0 ? "%s,vmport=off" : "%s", ar->machine);
+	if ((p = strstr(ar->machine, ",acpi=off")) && qemuversion(ar, &v) < 8000000)
+		arg(a, "%.*s", (int)(p - ar->machine), ar->machine);    /* it has none to switch off */
+	else
+		arg(a, x86 && strcmp(accel, "kvm") != 0 ? "%s,vmport=off" : "%s", ar->machine);
 	arg(a, "-accel");
 	if (strcmp(accel, "tcg") == 0)
 		/* the default of 32 MiB of translated code is thrown away all the time
@@ -7886,13 +8005,34 @@ qemumachine(struct args *a, const struct conf *c, const struct arch *ar, const c
 	arg(a, "%lld,sockets=1,cores=%lld,threads=1", c->cpus, c->cpus);
 }
 
+/* The UEFI code for an instance: its own, the user's, QEMU's, the system's. */
+static const char *
+efifirmware(const char *dir, const struct arch *ar)
+{
+	const char *prog = findprog(ar->qemu), *bin = parentdir(prog), *file = keep("edk2-%s-code.fd", ar->edk2 ? ar->edk2 : ar->name);
+	const char *paths[4 + LEN(ar->efi)];
+	size_t n = 0, i;
+
+	paths[n++] = keep("%s/qemu-efi-code.fd", dir);
+	paths[n++] = keep("%s/.local/share/qemu/%s", host.home ? host.home : "", file);
+	if (bin && parentdir(bin)) {
+		paths[n++] = keep("%s/share/qemu/%s", parentdir(bin), file);
+		paths[n++] = keep("%s/share/%s", bin, file);
+	}
+	for (i = 0; i < LEN(ar->efi) && ar->efi[i]; i++)
+		paths[n++] = ar->efi[i];
+	for (i = 0; i < n; i++)
+		if (access(paths[i], R_OK) == 0)
+			return paths[i];
+	return NULL;
+}
+
 /* Kernel and initrd of the image; else firmware, for the boot loader on it. */
 static void
 qemuboot(struct args *a, const struct conf *c, const struct arch *ar)
 {
 	const char *kernel = keep("%s/kernel", c->dir), *initrd = keep("%s/initrd", c->dir);
-	const char *cmdline = readline1(keep("%s/kernel.cmdline", c->dir));
-	size_t i;
+	const char *cmdline = readline1(keep("%s/kernel.cmdline", c->dir)), *fw;
 
 	if (access(kernel, F_OK) == 0) {
 		arg(a, "-kernel");
@@ -7907,17 +8047,61 @@ qemuboot(struct args *a, const struct conf *c, const struct arch *ar)
 		}
 		return;
 	}
-	if (!ar->efi[0] || (c->legacybios && strcmp(ar->name, "x86_64") == 0))
+	if (!ar->efi[0] || (c->legacybios && (strcmp(ar->name, "x86_64") == 0 || strcmp(ar->name, "armv7l") == 0)))
 		return;
-	for (i = 0; i < LEN(ar->efi) && ar->efi[i]; i++)
-		if (access(ar->efi[i], R_OK) == 0) {
-			arg(a, "-drive");
-			arg(a, "if=pflash,format=raw,readonly=on,file=%s", qemupath(ar->efi[i]));
-			return;
-		}
+	if ((fw = efifirmware(c->dir, ar))) {
+		arg(a, "-drive");
+		arg(a, "if=pflash,format=raw,readonly=on,file=%s", qemupath(fw));
+		return;
+	}
 	if (strcmp(ar->name, "x86_64") != 0)
 		die("could not find firmware for `%s` (install the package that has %s)", ar->name, ar->efi[0]);
 	info("No UEFI firmware found (package ovmf); booting with legacy BIOS");
+}
+
+/* Screen, keyboard and pointer, sound, TPM: what a configuration asks for. */
+static void
+qemuextras(struct args *a, const struct conf *c, const struct arch *ar)
+{
+	const char *v, *display = c->display && *c->display ? c->display : "none", *dev = c->audiodevice;
+	bool vnc = strcmp(display, "vnc") == 0;
+
+	arg(a, "-display");
+	if (vnc)
+		arg(a, "vnc=%s,password=on", c->vncdisplay && *c->vncdisplay ? c->vncdisplay : vncdefault);
+	else
+		arg(a, "%s", display);
+	if (strcmp(display, "none") != 0) {
+		arg(a, "-device");
+		arg(a, strcmp(ar->name, "x86_64") == 0 || strcmp(ar->name, "riscv64") == 0 ? "virtio-vga" : "virtio-gpu-%s", ar->bus);
+		arg(a, "-device");
+		arg(a, "virtio-keyboard-%s", ar->bus);
+		arg(a, "-device");
+		arg(a, vnc ? "virtio-tablet-%s" : "virtio-mouse-%s", ar->bus);
+	}
+	if (dev && *dev && strcmp(dev, "none") != 0) {
+		arg(a, "-audiodev");
+		arg(a, "%s,id=snd0", strcmp(dev, "default") == 0 ? "pa" : dev);
+		if (c->audiointerface && strcmp(c->audiointerface, "virtio") == 0 && qemuversion(ar, &v) >= 8002000) {
+			arg(a, "-device");
+			arg(a, "virtio-sound-%s,audiodev=snd0", ar->bus);
+		} else {
+			if (c->audiointerface && strcmp(c->audiointerface, "virtio") == 0)
+				warn("`audio.interface: virtio` needs QEMU 8.2.0 or later; using hda");
+			arg(a, "-device");
+			arg(a, "ich9-intel-hda");
+			arg(a, "-device");
+			arg(a, "hda-output,audiodev=snd0");
+		}
+	}
+	if (c->tpm && ar->tpm) {
+		arg(a, "-chardev");
+		arg(a, "socket,id=chrtpm,path=%s", qemupath(keep("%s/swtpm.sock", c->dir)));
+		arg(a, "-tpmdev");
+		arg(a, "emulator,id=tpm0,chardev=chrtpm");
+		arg(a, "-device");
+		arg(a, "%s,tpmdev=tpm0", ar->tpm);
+	}
 }
 
 static void
@@ -7950,22 +8134,17 @@ static void
 qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
 {
 	const struct arch *ar = archbyname(c->arch);
-	const char *env = getenv(ar->env), *why, *dir = c->dir, *fmt = "qcow2";
+	const char *why, *dir = c->dir, *fmt = "qcow2";
 	long long size;
-	char *words, *w;
 
-	if (env && *env) {
-		for (words = keep("%s", env); (w = strsep(&words, " ")); )
-			if (*w)
-				arg(a, "%s", w);
-	} else
-		arg(a, "%s", ar->qemu);
+	qemuprogram(a, ar);
+	if (a->n > 1)
+		warn("QEMU gets more words of $%s: %s ...", ar->env, a->v[1]);
 	qemumachine(a, c, ar, accelerator(c->arch, &why));
 	qemuboot(a, c, ar);
 	arg(a, "-nodefaults");
 	arg(a, "-no-user-config");
-	arg(a, "-display");
-	arg(a, "none");
+	qemuextras(a, c, ar);
 	/* limactl's own instances may have a raw disk */
 	(void)imageformat(keep("%s/disk", dir), &fmt, &size);
 	arg(a, "-drive");
@@ -8395,7 +8574,7 @@ enum aevent { EWORD, EMASTER, ELOST, EDONE, ERESET, ESTOP, EGONE, ELATE, EBROKEN
 static const char *const astatename[] = { "booting", "login", "waiting", "up", "power button", "quit", "kill", "clean" };
 _Static_assert(LEN(astatename) == NASTATE, "name every state");
 
-enum kid { KQEMU, KMASTER, KWAITER, KSIDE, NKID };
+enum kid { KQEMU, KMASTER, KWAITER, KSIDE, KTPM, NKID };
 #define NCLIENT 8
 static struct {
 	const struct conf *c;
@@ -8586,18 +8765,116 @@ qmpconnect(void)
 	return 0;
 }
 
+/* A TPM of software for QEMU to connect to; it ends with that connection.  The
+ * socket listens before swtpm is there, so QEMU need not wait for it. */
+static int
+starttpm(void)
+{
+	struct args a = { 0 };
+	const char *state = keep("%s/swtpm", ha.dir), *sock = keep("%s/swtpm.sock", ha.dir);
+	struct job j = { .fd = { NOFD, 2, 2 }, .dir = ha.dir, .session = true };
+	int r;
+
+	if (!ha.c->tpm || procruns(&ha.kids[KTPM]))
+		return 0;
+	if ((mkdir(state, 0700) < 0 && errno != EEXIST) || chmod(state, 0700) < 0) {    /* our umask is for sockets */
+		error("create %s:", state);
+		return -1;
+	}
+	(void)unlink(keep("%s/.lock", state));
+	j.pass = listenunix(sock);
+	argwords(&a, "swtpm socket --tpmstate dir=swtpm --ctrl type=unixio,fd=3 --tpm2 --terminate --log level=1");
+	j.argv = a.v;
+	if ((r = procstart(&ha.kids[KTPM], &j, kidended)) < 0)
+		error("run swtpm (package swtpm):");
+	close(j.pass);
+	argsfree(&a);
+	return r;
+}
+
+/* A file of the instance that is of use as long as the VM runs. */
+static void
+shortfile(const char *name, const char *text)
+{
+	const char *path = keep("%s/%s", ha.dir, name);
+	int fd = open(path, O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC|O_NOFOLLOW, 0600);
+
+	if (fd < 0 || writeall(fd, text, strlen(text)) < 0)
+		warn("write %s:", path);
+	if (fd >= 0)
+		close(fd);
+}
+
+static void
+vncanswer(void *arg, const struct ynode *v, const char *err)
+{
+	const struct ynode *h = v ? yget(v, "host") : NULL, *p = v ? yget(v, "service") : NULL;
+	long long port;
+
+	(void)arg;
+	if (err || !h || !p || h->kind != Y_STR || p->kind != Y_STR || parsenum(p->s, 5900, 65535, &port) < 0) {
+		warn("QEMU does not say where its VNC server listens%s%s", err ? ": " : "", err ? err : "");
+		return;
+	}
+	shortfile("vncdisplay", keep("%s:%lld", h->s, port - 5900));
+	info("VNC server running at %s <vnc://%s:%lld> (password in %s)", h->s, h->s, port, bq(keep("%s/vncpassword", ha.dir)));
+}
+
+static void
+vncpassed(void *arg, const struct ynode *v, const char *err)
+{
+	(void)arg;
+	(void)v;
+	if (err)
+		warn("cannot set the VNC password: %s", err);
+}
+
+/* QEMU's VNC server lets nobody in until it has a password. */
+static void
+startvnc(void)
+{
+	static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789xy";
+	unsigned char r[8];
+	char word[9] = "";
+	size_t i;
+
+	_Static_assert(sizeof set == 65, "six bits each");
+	if (!ha.c->display || strcmp(ha.c->display, "vnc") != 0 || ha.adopted)
+		return;
+	if (getrandom(r, sizeof r, 0) != sizeof r) {
+		warn("no random numbers for a VNC password:");
+		return;
+	}
+	for (i = 0; i < sizeof r; i++)
+		word[i] = set[r[i] & 63];
+	shortfile("vncpassword", word);
+	if (qmpask(&ha.qmp, "set_password", keep("{\"protocol\":\"vnc\",\"password\":\"%s\"}", word), vncpassed, NULL) < 0 ||
+	    qmpask(&ha.qmp, "query-vnc", NULL, vncanswer, NULL) < 0)
+		warn("cannot set the VNC password");
+}
+
 static int
 startqemu(void)
 {
 	struct args a = { 0 };
 	char *env[] = { keep("PATH=%s", getenv("PATH") ? getenv("PATH") : "/usr/bin:/bin"),
 	    keep("HOME=%s", host.home ? host.home : "/"), "LC_ALL=C",
-	    keep("TMPDIR=%s", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp"), NULL };
+	    keep("TMPDIR=%s", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp"), NULL, NULL, NULL, NULL, NULL, NULL };
+	/* a window or the host's sound wants to know where they are */
+	static const char *const seats[] = { "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR", "PULSE_SERVER" };
 	int fd = listenunix(keep("%s/ha.qmp", ha.dir)), e;
 	/* its words go to ha.stderr.log, which outlives this process */
 	struct job j = { .fd = { NOFD, 2, 2 }, .pass = fd, .session = true, .env = env };
+	size_t i, n = 4;
 	int r;
 
+	for (i = 0; i < LEN(seats); i++)
+		if ((strcmp(ha.c->display, "none") != 0 || *ha.c->audiodevice) && getenv(seats[i]))
+			env[n++] = keep("%s=%s", seats[i], getenv(seats[i]));
+	if (starttpm() < 0) {
+		close(fd);
+		return -1;
+	}
 	qemuargs(&a, ha.c, ha.port, ha.sandbox);
 	j.argv = a.v;
 	info("Starting QEMU (hint: to watch the boot progress, see %s)", bq(keep("%s/serial*.log", ha.dir)));
@@ -8962,6 +9239,7 @@ qmpevent(const struct ynode *o)
 			warn("QEMU %lld.%lld is too old, 6.2.0 or later is recommended", major->i, minor->i);
 		(void)qmpsend(&ha.qmp, "qmp_capabilities");
 		ha.greeted = true;
+		startvnc();
 		if (ha.st == APOWER)    /* asked to stop before QEMU listened */
 			press();
 		if (ha.st == AQUIT)
@@ -9062,6 +9340,9 @@ kidended(struct proc *p, int st)
 			error("QEMU %s (hint: its last words are above)", ended(st));
 		if (ha.st == ABOOT && WIFEXITED(st) && WEXITSTATUS(st) && !ha.greeted && startagain())
 			return;
+		prockill(&ha.kids[KTPM], SIGTERM);      /* where QEMU never connected */
+		(void)unlink(keep("%s/vncdisplay", ha.dir));
+		(void)unlink(keep("%s/vncpassword", ha.dir));
 		readconsole();
 		haevent(EGONE);
 		break;
@@ -9080,6 +9361,10 @@ kidended(struct proc *p, int st)
 			(void)unlink(ha.sshsock);
 			startmaster();
 		}
+		break;
+	case KTPM:
+		if (st && procruns(&ha.kids[KQEMU]))
+			error("swtpm %s: the guest's TPM is gone (hint: its last words are above)", ended(st));
 		break;
 	case NKID:
 		break;
@@ -9553,6 +9838,7 @@ startinstance(struct inst *in, long long limit)
 			die("watch process %ld:", (long)agent);
 	} else {
 		if (!in->driver) {
+			checkqemu(&in->conf);
 			preparedisk(&in->conf, in->dir);
 			if (gotsig)
 				die("interrupted");
@@ -10251,8 +10537,10 @@ cmdstart(int argc, char *argv[])
 		(void)lockinstance(&in);        /* close-on-exec: held until we are the agent */
 		if (in.agent)
 			die("the instance %s has a host agent already", bq(name));
-		if (!in.driver)
+		if (!in.driver) {
+			checkqemu(&in.conf);
 			preparedisk(&in.conf, in.dir);
+		}
 		foreground(&in);
 	}
 	startinstance(&in, opt[FTIMEOUTFLAG].n > 0 ? opt[FTIMEOUTFLAG].n : startwait);

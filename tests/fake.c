@@ -243,7 +243,15 @@ qemu(int argc, char *argv[])
 	FILE *plan = fopen(fmt("%s/plan", dir), "r");
 
 	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
-		puts("QEMU emulator version 9.2.0");
+		FILE *f = fopen(fmt("%s/version", dir), "r");
+		char text[64] = "9.2.0";
+		if (f && !fgets(text, sizeof text, f))
+			return 1;
+		printf("QEMU emulator version %s\n", text);
+		return 0;
+	}
+	if (argc > 2 && strcmp(argv[1], "-cpu") == 0 && strcmp(argv[2], "help") == 0) {
+		puts("x86 qemu64\nx86 new-v2\nx86 new\n  'fine'");
 		return 0;
 	}
 	while (plan && fgets(line, sizeof line, plan))
