@@ -7977,14 +7977,17 @@ static void
 qemumachine(struct args *a, const struct conf *c, const struct arch *ar, const char *accel)
 {
 	const char *cpu = cputype(c), *p, *v;
+	long long old = LLONG_MAX;
 	bool x86 = strcmp(ar->name, "x86_64") == 0, native = strcmp(ar->name, host.arch) == 0;
 
 	arg(a, "-m");
 	arg(a, "%lld", c->memory >> 20 ? c->memory >> 20 : 1);
 	arg(a, "-cpu");
-	arg(a, "%s", cpu ? cpu : strcmp(accel, "kvm") == 0 ? "host" : "max");
+	if (strcmp(ar->name, "riscv64") == 0)
+		old = qemuversion(ar, &v);      /* the youngest of the machines */
+	arg(a, "%s", cpu ? cpu : strcmp(accel, "kvm") == 0 ? "host" : old < 8002000 ? "rv64" : "max");
 	arg(a, "-machine");
-	if ((p = strstr(ar->machine, ",acpi=off")) && qemuversion(ar, &v) < 8000000)
+	if ((p = strstr(ar->machine, ",acpi=off")) && old < 8000000)
 		arg(a, "%.*s", (int)(p - ar->machine), ar->machine);    /* it has none to switch off */
 	else
 		arg(a, x86 && strcmp(accel, "kvm") != 0 ? "%s,vmport=off" : "%s", ar->machine);
