@@ -70,10 +70,13 @@ fzsize(const char *s, size_t n)
 static void
 fzgotmpl(const char *s, size_t n)
 {
-	const char *const vars[] = { "User", "u", "Home", "/h", "UID", "1", NULL };
+	static const char vars[] = "{User: u, Home: /h, UID: '1', Param: {a: b}, List: [1, x, {y: z}]}";
+	struct ydoc d = { 0 };
 
 	(void)n;
-	(void)expand(&perm, s, vars, "it");
+	HOLDS(yparse(&d, vars, sizeof vars - 1) == 0);
+	(void)expandmap(&perm, s, d.root, "it");
+	yfree(&d);
 }
 
 /* Console lines and other words of a guest, on their way to a terminal. */
