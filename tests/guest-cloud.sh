@@ -63,7 +63,8 @@ firmware: {legacyBIOS: true}
 	says 0 'sudo -n id -u'
 	says lima-$vm hostname
 	holds await 30 sh -c "'$LIMACTL' shell $vm test -e /run/cloud-init/result.json </dev/null"
-	says '[]' 'sed -n "s/.*\"errors\": \([^ ]*\).*/\1/p" /run/cloud-init/result.json'
+	# locale is the one module that this small image has no programs for
+	says 0 "grep WARNING /var/log/cloud-init.log | grep -vc 'module locale' || :"
 	ok 'user, sudo, home and host name'
 	says 192.168.5.15/24 "ip -4 -br addr show eth0 | awk '{ print \$3 }' | cut -d/ -f1,2"
 	says 'via 192.168.5.2 metric 200' "ip route show default dev eth0 | sed -n 's/default \(via [^ ]*\) .*\(metric [0-9]*\).*/\1 \2/p'"
