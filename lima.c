@@ -2859,7 +2859,7 @@ static const struct key confkeys[] = {
 	{ .path = "portForwards",           .type = KLIST, .off = C(forwards), ITEMS(forwardkeys, struct forward), .brief = true, .later = true },
 	{ .path = "copyToHost",             .type = KLIST, .off = C(copies), ITEMS(copykeys, struct cthost), .brief = true, .later = true },
 	{ .path = "message",                .type = KSTR,  .off = C(message), .merge = MOWN, .brief = true },
-	{ .path = "networks",               .type = KLIST, .off = C(networks), .items = networkkeys, .size = sizeof(struct network), .merge = MKEYED, .brief = true, .later = true },
+	{ .path = "networks",               .type = KLIST, .off = C(networks), .items = networkkeys, .size = sizeof(struct network), .merge = MKEYED, .brief = true },
 	{ .path = "env",                    .type = KPAIRS, .off = C(env), .brief = true, .later = true },
 	{ .path = "param",                  .type = KPAIRS, .off = C(param), .brief = true, .later = true },
 	{ .path = "dns",                    .type = KSTRS, .off = C(dns), .merge = MTOP, .brief = true, .later = true },
@@ -6356,6 +6356,34 @@ pubkeys(const struct conf *c)
 	return r;
 }
 
+/* Of the theme Networks. */
+static const char *netlease(const char *net, const char *mac, const char *inst);
+static void nethosts(struct buf *b, const char *net);
+
+/* The NICs of `networks`: for cloud-init into net, for boot.sh into env, and the
+ * names of their neighbours into hosts. */
+static void
+guestnetworks(const struct conf *c, struct buf *net, struct buf *env, struct buf *hosts)
+{
+	const struct network *n = c->networks.v;
+	const char *addr;
+	size_t i;
+
+	bufprintf(env, "LIMA_CIDATA_NETWORKS=%zu\n", c->networks.n);
+	for (i = 0; i < c->networks.n; i++, n++) {
+		addr = n->lima && *n->lima ? keep("%s/24", netlease(n->lima, n->mac, c->name)) : "";
+		bufprintf(net, "  %s:\n    match:\n      macaddress: '%s'\n    set-name: %s\n    optional: true\n", n->interface, n->mac, n->interface);
+		if (*addr)
+			bufprintf(net, "    dhcp4: false\n    addresses: [%s]\n", addr);
+		else
+			bufprintf(net, "    dhcp4: true\n    dhcp4-overrides:\n      route-metric: %lld\n    dhcp-identifier: mac\n", n->metric);
+		bufprintf(env, "LIMA_CIDATA_NETWORK_%zu_MAC=%s\nLIMA_CIDATA_NETWORK_%zu_INTERFACE=%s\nLIMA_CIDATA_NETWORK_%zu_ADDRESS=%s\n",
+		    i, n->mac, i, n->interface, i, addr);
+		if (*addr)
+			nethosts(hosts, n->lima);
+	}
+}
+
 /* Write cidata.iso into the instance directory. */
 static int
 writecidata(const struct conf *c)
@@ -6363,7 +6391,7 @@ writecidata(const struct conf *c)
 	const char *hostname = guesthostname(c->name), *keys = pubkeys(c), *iid, *mac = macaddress(c->dir);
 	const char *key = readline1(keep("%s/ssh_host_ed25519_key", c->dir));
 	const char *pub = readline1(keep("%s/ssh_host_ed25519_key.pub", c->dir));
-	struct buf user = { 0 }, net = { 0 }, env = { 0 }, meta = { 0 }, out = { 0 };
+	struct buf user = { 0 }, net = { 0 }, env = { 0 }, meta = { 0 }, hosts = { 0 }, out = { 0 };
 	struct iso iso = { 0 };
 	const unsigned char *p;
 	unsigned char d[32];
@@ -6381,6 +6409,7 @@ writecidata(const struct conf *c)
 	bufprintf(&net,
 	    "version: 2\nethernets:\n  eth0:\n    match:\n      macaddress: '%s'\n    set-name: eth0\n"
 	    "    dhcp4: true\n    dhcp4-overrides:\n      route-metric: 200\n    dhcp-identifier: mac\n", mac);
+	guestnetworks(c, &net, &env, &hosts);
 	/* new only when what cloud-init acts on is new: limactl's new id at each
 	 * boot makes cloud-init repeat its per-instance work */
 	iid = keep("iid-%s", hashhex(keep("%s%s%s", user.s, net.s, c->dir), 8));
@@ -6401,6 +6430,8 @@ writecidata(const struct conf *c)
 	isoadd(&iso, 0, "user-data", S_IFREG|0600, user.s, user.len);
 	isoadd(&iso, 0, "network-config", S_IFREG|0644, net.s, net.len);
 	isoadd(&iso, 0, "lima.env", S_IFREG|0644, env.s, env.len);
+	if (hosts.len)
+		isoadd(&iso, 0, "hosts", S_IFREG|0644, hosts.s, hosts.len);
 	p = embedded("boot.sh", &len);
 	isoadd(&iso, 0, "boot.sh", S_IFREG|0755, p, len);
 	isoadd(&iso, 0, "authorized_keys", S_IFREG|0644, keys, strlen(keys));
@@ -6417,6 +6448,7 @@ writecidata(const struct conf *c)
 	buffree(&net);
 	buffree(&env);
 	buffree(&meta);
+	buffree(&hosts);
 	buffree(&out);
 	return ret;
 }
@@ -6732,7 +6764,16 @@ ismaster(pid_t pid, const char *sshconfig)
 
 /* ---- 19. Networks ------------------------------------------------------- */
 
-/* networks.yaml, and the user-v2 network between VMs. */
+/* networks.yaml, and networks of mode user-v2: VMs of one LIMA_HOME see each
+ * other on a second NIC.  Such a network has no process of its own.  Each QEMU
+ * owns a datagram socket LIMA_HOME/_networks/NET/MAC.in, below a directory that
+ * only its user can enter, and sends its frames to MAC.out beside it; that one
+ * is its host agent's, which passes a frame on to the .in of the address it is
+ * for, or to all of them.  Names are looked up for each frame, so whoever dies
+ * leaves nothing to repair.  QEMU's dgram netdev needs QEMU 7.2.
+ *
+ * Addresses are handed out here, not by DHCP: _networks/NET/leases has a line
+ * ADDRESS MAC INSTANCE each, and cidata tells the guest. */
 
 static const char defnetworks[] =
     "networks:\n"
@@ -6786,6 +6827,139 @@ networksave(struct ydoc *d, int lock)
 	buffree(&b);
 	yfree(d);
 	close(lock);
+}
+
+#define NETBASE  "192.168.104.1"        /* gateway of the built-in network user-v2 (runtime.md 14.6) */
+#define NETFIRST 3                      /* .1 and .2 are limactl's own on such a network */
+
+static const char *
+netdir(const char *net)
+{
+	return keep("%s/_networks/%s", host.limahome, net);
+}
+
+/* The path of a NIC's socket: which is "in" or "out". */
+static const char *
+netsock(const char *net, const char *mac, const char *which)
+{
+	char *m = keep("%s", mac), *p;
+	const char *path;
+
+	/* a colon would end a word in more than one place */
+	for (p = m; *p; p++)
+		if (*p == ':')
+			*p = '-';
+	path = keep("%s/%s.%s", netdir(net), m, which);
+	if (strlen(path) >= UNIXPATHMAX)
+		die("%s is longer than a socket path may be (%d); use a shorter LIMA_HOME or name of the network", path, UNIXPATHMAX - 1);
+	return path;
+}
+
+/* The first address of a network, as a number in host order. */
+static uint32_t
+netaddress(const char *net)
+{
+	static const char *const keys[2] = { "gateway", "netmask" };
+	struct in_addr v[2];
+	struct ydoc d;
+	int lock = networksload(&d), i;
+	const struct ynode *n = yget(yget(d.root, "networks"), net), *g;
+
+	/* what a network does not say is as in the built-in one */
+	(void)inet_pton(AF_INET, NETBASE, &v[0]);
+	(void)inet_pton(AF_INET, "255.255.255.0", &v[1]);
+	for (i = 0; i < 2; i++)
+		if ((g = yget(n, keys[i])) && g->kind == Y_STR && *g->s && inet_pton(AF_INET, g->s, &v[i]) != 1)
+			die("%s: `%s` of network %s is no IPv4 address: %s", networksfile(), keys[i], bq(net), bq(g->s));
+	yfree(&d);
+	close(lock);
+	return ntohl(v[0].s_addr & v[1].s_addr);
+}
+
+static const char *
+netaddrtext(uint32_t addr)
+{
+	struct in_addr a = { htonl(addr) };
+	char s[INET_ADDRSTRLEN];
+
+	return keep("%s", inet_ntop(AF_INET, &a, s, sizeof s));
+}
+
+/* The address of a NIC, handed out once and kept while its instance exists. */
+static const char *
+netlease(const char *net, const char *mac, const char *inst)
+{
+	const char *dir = netdir(net), *file = keep("%s/leases", dir), *ret = NULL;
+	struct buf in = { 0 }, out = { 0 };
+	char *p, *line, addr[40], m[40], name[80];
+	uint32_t base = netaddress(net), n;
+	bool used[255] = { false };
+	struct in_addr a;
+	mode_t mask = umask(077);       /* the host agent's leaves directories without x */
+	int lock;
+
+	if (mkdirs(dir, 0700) < 0 || chmod(dir, 0700) < 0)
+		die("create %s:", dir);
+	(void)umask(mask);
+	if ((lock = lockfile(dir, O_RDONLY|O_DIRECTORY, "the network")) < 0)
+		die("lock %s:", dir);
+	(void)readfile(file, &in, 1 << 20);
+	for (p = in.s; p && (line = strsep(&p, "\n")); ) {
+		if (sscanf(line, "%39s %39s %79s", addr, m, name) != 3 || inet_pton(AF_INET, addr, &a) != 1)
+			continue;
+		n = ntohl(a.s_addr) - base;
+		if (n >= LEN(used) || used[n] || access(instdir(name), F_OK) < 0)
+			continue;
+		if (strcmp(m, mac) == 0) {
+			if (ret || strcmp(name, inst) != 0)
+				continue;       /* the instance was renamed, or made anew */
+			ret = keep("%s", addr);
+		}
+		used[n] = true;
+		bufprintf(&out, "%s %s %s\n", addr, m, name);
+	}
+	if (!ret) {
+		for (n = NETFIRST; n < LEN(used) && used[n]; n++)
+			;
+		if (n == LEN(used))
+			die("network %s has no free address", bq(net));
+		ret = netaddrtext(base + n);
+		bufprintf(&out, "%s %s %s\n", ret, mac, inst);
+		if (writefile(file, out.s, out.len, 0600) < 0)
+			die("cannot write %s", file);
+	}
+	close(lock);
+	buffree(&in);
+	buffree(&out);
+	return ret;
+}
+
+/* hosts(5) lines of all that have an address on a network, this VM included. */
+static void
+nethosts(struct buf *b, const char *net)
+{
+	struct buf in = { 0 };
+	char *p, *line, addr[40], name[80];
+
+	(void)readfile(keep("%s/leases", netdir(net)), &in, 1 << 20);
+	for (p = in.s; p && (line = strsep(&p, "\n")); )
+		if (sscanf(line, "%39s %*s %79s", addr, name) == 2)
+			bufprintf(b, "%s %s.internal\n", addr, guesthostname(name));
+	buffree(&in);
+}
+
+/* Remove the sockets of an instance whose processes are dead. */
+static void
+netclean(const struct conf *c)
+{
+	const struct network *n = c->networks.v;
+	size_t i;
+
+	for (i = 0; i < c->networks.n; i++)
+		if (n[i].lima && *n[i].lima) {
+			(void)unlink(netsock(n[i].lima, n[i].mac, "in"));
+			(void)unlink(netsock(n[i].lima, n[i].mac, "out"));
+		}
 }
 
 /* ---- 20. SFTP server ---------------------------------------------------- */
@@ -8132,6 +8306,26 @@ qemuports(struct args *a, const struct conf *c, const struct arch *ar)
 	arg(a, "virtserialport,bus=ports.0,id=agent,chardev=char-ga,name=lima.agent");
 }
 
+/* A NIC for each of `networks`, beside net0. */
+static void
+qemunetworks(struct args *a, const struct conf *c, const struct arch *ar)
+{
+	const struct network *n = c->networks.v;
+	size_t i;
+
+	for (i = 1; i <= c->networks.n; i++, n++) {
+		arg(a, "-netdev");
+		if (n->lima && *n->lima)
+			arg(a, "dgram,id=net%zu,local.type=unix,local.path=%s,remote.type=unix,remote.path=%s", i,
+			    qemupath(netsock(n->lima, n->mac, "in")), qemupath(netsock(n->lima, n->mac, "out")));
+		else
+			arg(a, "stream,id=net%zu,server=off,addr.type=unix,addr.path=%s", i, qemupath(n->socket ? n->socket : ""));
+		arg(a, "-device");
+		arg(a, strcmp(ar->bus, "pci") == 0 ? "virtio-net-%s,netdev=net%zu,mac=%s,romfile=" : "virtio-net-%s,netdev=net%zu,mac=%s",
+		    ar->bus, i, n->mac);
+	}
+}
+
 /* The command line of an instance.  The socket of ha.qmp comes as descriptor 3. */
 static void
 qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
@@ -8173,6 +8367,7 @@ qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
 	/* no option ROM: nobody boots from this network, and its file may be missing */
 	arg(a, strcmp(ar->bus, "pci") == 0 ? "virtio-net-%s,netdev=net0,mac=%s,romfile=" : "virtio-net-%s,netdev=net0,mac=%s",
 	    ar->bus, macaddress(dir));
+	qemunetworks(a, c, ar);
 	arg(a, "-device");
 	arg(a, "virtio-rng-%s", ar->bus);
 	arg(a, "-device");
@@ -8584,6 +8779,8 @@ static struct {
 	const char *dir, *sshconfig, *sshsock, *hostname;
 	enum astate st;
 	struct timer late;              /* of the state */
+	struct proc names;              /* tells the guest who else is on its networks */
+	struct timer namesdue;
 	struct timer space;             /* while the VM is paused for want of space */
 	bool full;
 	long long retry;                /* pause before the next ssh master, ms */
@@ -9271,6 +9468,8 @@ readinotify(struct watch *w, short revents)
 		for (at = 0; at < n; at += (ssize_t)(sizeof *e + e->len)) {
 			e = (const struct inotify_event *)(const void *)(chunk + at);
 			console |= e->wd == ha.wdserial;
+			if (e->wd != ha.wddir && e->len && strcmp(e->name, "leases") == 0)
+				timerset(&ha.namesdue, retryfirst);
 			sock |= e->wd == ha.wddir && e->len && strcmp(e->name, "ssh.sock") == 0;
 		}
 	if (console)
@@ -9450,6 +9649,140 @@ acceptclient(struct watch *w, short revents)
 	timerset(&cl->late, requestwait);
 }
 
+/* ---- networks ---- */
+
+#define NETBURST 256                    /* frames passed on before others get their turn */
+
+struct netport {                        /* a NIC of our VM, as its host agent sees it */
+	struct watch w;
+	const char *dir, *self;         /* of the network; our own MAC.in */
+};
+
+static void
+netsend(int fd, const char *path, const void *frame, size_t n)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+
+	memcpy(sa.sun_path, path, strlen(path) + 1);
+	/* a full or absent receiver loses the frame, as on a wire */
+	(void)sendto(fd, frame, n, MSG_DONTWAIT|MSG_NOSIGNAL, (struct sockaddr *)&sa, sizeof sa);
+}
+
+/* To the one it is for, or (group bit, IEEE 802.3 3.2.3) to everyone else. */
+static void
+netforward(const struct netport *np, const unsigned char *f, size_t n)
+{
+	char path[UNIXPATHMAX + 256];
+	struct dirent *d;
+	DIR *dp;
+
+	if (!(f[0] & 1)) {
+		snprintf(path, sizeof path, "%s/%02x-%02x-%02x-%02x-%02x-%02x.in", np->dir, f[0], f[1], f[2], f[3], f[4], f[5]);
+		if (strlen(path) < UNIXPATHMAX)
+			netsend(np->w.fd, path, f, n);
+		return;
+	}
+	if (!(dp = opendir(np->dir)))
+		return;
+	while ((d = readdir(dp))) {
+		if (!endswith(d->d_name, ".in"))
+			continue;
+		if (snprintf(path, sizeof path, "%s/%s", np->dir, d->d_name) < UNIXPATHMAX && strcmp(path, np->self) != 0)
+			netsend(np->w.fd, path, f, n);
+	}
+	closedir(dp);
+}
+
+static void
+netready(struct watch *w, short revents)
+{
+	static unsigned char frame[65536];      /* 802.3 with QEMU's largest virtio frame */
+	ssize_t n;
+	int i;
+
+	(void)revents;
+	for (i = 0; i < NETBURST && (n = recv(w->fd, frame, sizeof frame, MSG_DONTWAIT)) >= 0; i++)
+		if (n >= 14)                    /* destination, source, type */
+			netforward(w->arg, frame, (size_t)n);
+}
+
+/* Begin to pass on the frames of a NIC.  The port lives as long as the agent. */
+static void
+netopen(const char *net, const char *mac)
+{
+	const char *path = netsock(net, mac, "out");
+	struct netport *np = yalloc(&perm, sizeof *np);
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_DGRAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
+
+	memcpy(sa.sun_path, path, strlen(path) + 1);
+	(void)unlink(path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0)
+		die("bind %s:", path);
+	*np = (struct netport){ .dir = netdir(net), .self = netsock(net, mac, "in"), .w.arg = np };
+	watchadd(&np->w, fd, POLLIN, netready);
+	if (inotify_add_watch(ha.inotify, np->dir, IN_MOVED_TO) < 0)
+		warn("inotify on %s:", np->dir);
+}
+
+static void
+namesended(struct proc *p, int st)
+{
+	(void)p;
+	if (st)
+		debug("the names of the network were not taken by the guest");
+}
+
+/* A VM came to one of our networks: its name goes into the guest's /etc/hosts.
+ * At a boot the guest has the names from cidata. */
+static void
+namesdue(struct timer *t)
+{
+	const struct network *n = ha.c->networks.v;
+	struct buf b = { 0 };
+	struct args a = { 0 };
+	struct job j = { .fd = { -1, NOFD, NOFD }, .session = true };
+	size_t i;
+
+	if (procruns(&ha.names) || !ha.mastersup) {
+		timerset(t, donewait);
+		return;
+	}
+	bufputs(&b, "old=$(grep -v '# lima network$' /etc/hosts) && { printf '%s\\n' \"$old\"; sed 's/$/ # lima network/' <<'END'\n");
+	for (i = 0; i < ha.c->networks.n; i++)
+		if (n[i].lima && *n[i].lima)
+			nethosts(&b, n[i].lima);
+	/* in place, for the file is a bind mount in some images */
+	bufputs(&b, "END\n} >/run/lima-hosts && cat /run/lima-hosts >/etc/hosts\n");
+	if ((j.fd[0] = memfd_create("hosts", MFD_CLOEXEC)) >= 0 && writeall(j.fd[0], b.s, b.len) == 0 && lseek(j.fd[0], 0, SEEK_SET) == 0) {
+		arg(&a, "ssh");
+		arg(&a, "-F");
+		arg(&a, "%s", ha.sshconfig);
+		arg(&a, "-o");
+		arg(&a, "ControlMaster=no");
+		arg(&a, "%s", ha.hostname);
+		arg(&a, "sudo -n sh");
+		j.argv = a.v;
+		if (procstart(&ha.names, &j, namesended) < 0)
+			warn("run ssh (install openssh-client):");
+		argsfree(&a);
+	}
+	if (j.fd[0] >= 0)
+		close(j.fd[0]);
+	buffree(&b);
+}
+
+static void
+netstart(void)
+{
+	const struct network *n = ha.c->networks.v;
+	size_t i;
+
+	for (i = 0; i < ha.c->networks.n; i++)
+		if (n[i].lima && *n[i].lima)
+			netopen(n[i].lima, n[i].mac);
+}
+
 /* ---- the life ---- */
 
 static void
@@ -9501,6 +9834,7 @@ agentstart(const struct inst *in)
 	watchadd(&ha.winotify, ha.inotify, POLLIN, readinotify);
 	ha.retry = retryfirst;
 	if (ha.adopted) {
+		netstart();
 		info("Adopting the running VM (QEMU process %ld)", (long)in->driver);
 		if (qmpconnect() < 0)
 			warn("connect to %s/ha.qmp:", ha.dir);
@@ -9518,6 +9852,7 @@ agentstart(const struct inst *in)
 	sshkeygen(keep("%s/ssh_host_ed25519_key", ha.dir), guesthostname(ha.c->name));
 	if (writecidata(ha.c) < 0 || writesshconfig(ha.c, ha.port) < 0)
 		return -1;
+	netstart();
 	(void)unlink(keep("%s/ssh.sock", ha.dir));
 	(void)unlink(keep("%s/qemu.pid", ha.dir));
 	ha.sandbox = true;
@@ -9536,6 +9871,8 @@ rmruntime(void)
 	static const char *const temps[] = { "ha.qmp", "qmp.sock", "serial.sock", "ga.sock", "ssh.sock", "qemu.pid", "ha.sock", "ha.pid" };
 	size_t i = lockholder(keep("%s/qemu.pid", ha.dir)) ? LEN(temps) - 2 : 0;
 
+	if (i == 0)
+		netclean(ha.c);
 	for (; i < LEN(temps); i++)
 		(void)unlink(keep("%s/%s", ha.dir, temps[i]));
 }
@@ -9545,13 +9882,14 @@ static int
 agentmain(const char *name)
 {
 	struct rlimit none = { 0, 0 };
-	struct inst in;
+	static struct inst in;          /* ha.c leads into it, at exit too */
 	size_t i;
 
 	for (i = 0; i < NCLIENT; i++)
 		ha.client[i].w.fd = -1;
 	ha.late.due = statelate;
 	ha.space.due = spacelate;
+	ha.namesdue.due = namesdue;
 	ha.qmp.fd = ha.serial = -1;
 	if (inspect(&in, name) < 0)
 		die("instance %s does not exist", bq(name));
@@ -10631,6 +10969,7 @@ stopforced(const struct inst *in)
 	}
 	if (lockholder(qemupid) || lockholder(hapid))
 		die("the processes of instance %s do not end", bq(in->name));
+	netclean(&in->conf);
 	rmtemps(in->dir);
 }
 

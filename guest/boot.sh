@@ -344,7 +344,7 @@ etc_hosts() {
 	while IFS= read -r line || [ -n "$line" ]; do
 		old=$old$line$nl
 		case $line in
-		*'# by limactl' | *[" 	"]host.lima.internal*) continue ;;
+		*'# by limactl' | *'# lima network' | *[" 	"]host.lima.internal*) continue ;;
 		127.0.1.1[" 	"]*"${host:-/}"*) seen=1 ;;
 		esac
 		new=$new$line$nl
@@ -352,6 +352,12 @@ etc_hosts() {
 	[ -n "$seen" ] || [ -z "$host" ] || new="${new}127.0.1.1 $host # by limactl$nl"
 	[ -z "${LIMA_CIDATA_SLIRP_GATEWAY-}" ] ||
 		new="$new$LIMA_CIDATA_SLIRP_GATEWAY host.lima.internal # by limactl$nl"
+	if slurp "$mnt/hosts"; then
+		while [ -n "$text" ]; do
+			new="$new${text%%"$nl"*} # lima network$nl"
+			text=${text#*"$nl"}
+		done
+	fi
 	# In place: the file is a bind mount in some images.
 	[ "$old" = "$new" ] || printf '%s' "$new" >/etc/hosts || fail "cannot write /etc/hosts"
 }
@@ -386,6 +392,39 @@ host_key() {
 		return 0
 	fi || fail "cannot configure sshd"
 	restart_sshd=1
+}
+
+# networks: the NICs beside eth0, by their addresses. An image with cloud-init
+# has the same from network-config.
+networks() {
+	i=0
+	while [ "$i" -lt "${LIMA_CIDATA_NETWORKS:-0}" ]; do
+		mac='' nic=''
+		eval "mac=\${LIMA_CIDATA_NETWORK_${i}_MAC-} nic=\${LIMA_CIDATA_NETWORK_${i}_INTERFACE-} addr=\${LIMA_CIDATA_NETWORK_${i}_ADDRESS-}"
+		i=$((i + 1))
+		dev=
+		for d in /sys/class/net/*; do
+			a=
+			[ -r "$d/address" ] && read -r a <"$d/address"
+			[ "$a" != "$mac" ] || dev=${d##*/}
+		done
+		if [ -z "$dev" ]; then
+			fail "no network device has the address $mac"
+			continue
+		fi
+		if [ -n "$addr" ] && [ -d /etc/systemd/network ] && [ ! -d /etc/cloud ]; then
+			new="[Match]${nl}MACAddress=$mac${nl}[Link]${nl}RequiredForOnline=no${nl}[Network]${nl}Address=$addr${nl}KeepConfiguration=yes$nl"
+			slurp "/etc/systemd/network/10-$nic.network"
+			[ "$text" = "$new" ] || put "/etc/systemd/network/10-$nic.network" 644 0:0 "$new" ||
+				fail "cannot write /etc/systemd/network/10-$nic.network"
+		fi
+		if [ "$dev" != "$nic" ]; then
+			ip link set "$dev" down && ip link set "$dev" name "$nic" ||
+				fail "cannot rename the network device $dev to $nic"
+		fi
+		[ -z "$addr" ] || ip addr replace "$addr" broadcast + dev "$nic" && ip link set "$nic" up ||
+			fail "cannot set up the network device $nic"
+	done
 }
 
 etc_environment() {
@@ -497,6 +536,7 @@ early() {
 	fi
 	unlock_accounts
 	host_name
+	networks
 	etc_hosts
 	etc_environment
 }
