@@ -100,7 +100,9 @@ test_manual() {
 	else
 		skip 'make dist' 'no git checkout'
 	fi
-	lc info
+	mkdir "$T/alone"        # limactl-static beside it would be a plugin
+	cp "$LIMACTL" "$T/alone/limactl"
+	run "$T/alone/limactl" info
 	outhas '"shellEnvBlock": ['
 	outre '^ +"BASH\*",$'
 	same "$(sed -n '/"shellEnvBlock"/,/\]/p' "$out" | grep -c '^ *"[A-Z_*]*",\{0,1\}$')" 27
@@ -112,7 +114,7 @@ test_manual() {
 	printf '#!/bin/sh\n# <limactl-desc>one</limactl-desc>\n' >"$T/pl/limactl-one"
 	chmod +x "$T/pl/limactl-one"
 	PATH=$PATH:$T/pl
-	lc info
+	run "$T/alone/limactl" info
 	same "$(sed -n '/"plugins"/,/\]/p' "$out" | tr -d ' \n')" "\"plugins\":[{\"name\":\"one\",\"path\":\"$T/pl/limactl-one\",\"description\":\"one\"}],"
 	ok 'info: shellEnvBlock, plugins, paths'
 	finish
