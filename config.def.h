@@ -48,6 +48,7 @@ static const long long requestwait = 3 * 1000;          /* a client of ha.sock t
 static const long long serialcap = 8 << 20;             /* serial.log is cut when it grows beyond, bytes */
 static const long long buildspace = 1LL << 30;          /* free bytes a built image needs in the cache */
 static const long long resumespace = 64 << 20;          /* free bytes with which a VM paused on a full disk goes on */
+static const int manywords = 200;                       /* lines of failed scripts that are passed on */
 static const int manyreboots = 20;                      /* of a guest are logged, and no more */
 static const int consolelines = 20;                     /* lines of the console shown with a failure */
 
@@ -88,11 +89,14 @@ static const struct arch {
  * image; a wrong guess costs one failed handshake. */
 static const struct word {
 	const char *text;
-	enum word_means { WSTAGE, WSSH, WDONE, WPANIC, WSTUCK } means;
+	enum word_means { WSTAGE, WSSH, WDONE, WFAIL, WNEWS, WPANIC, WSTUCK } means;
 	const char *say;        /* stage, or what went wrong and what to do */
 } consolewords[] = {
 	{ "lima-ssh-ready",                     WSSH,   NULL },
 	{ "lima-boot-done",                     WDONE,  NULL },
+	{ "lima-provision-failed ",             WFAIL,  "A provision script failed (mode, number, status)" },
+	{ "lima-provision-output ",             WFAIL,  "its output" },
+	{ "lima-progress ",                     WNEWS,  "The guest is" },
 	{ "Kernel panic - not syncing",         WPANIC, "the guest's kernel panicked" },
 	{ "Attempted to kill init",             WPANIC, "the guest's init died" },
 	{ "You are in emergency mode",          WSTUCK, "the guest stopped in emergency mode" },

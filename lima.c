@@ -2849,8 +2849,8 @@ static const struct key confkeys[] = {
 	{ .path = "audio.interface",        .type = KSTR,  .off = C(audiointerface), .def = "" },
 	{ .path = "video.display",          .type = KSTR,  .off = C(display), .def = "none" },
 	{ .path = "video.vnc.display",      .type = KSTR,  .off = C(vncdisplay) },
-	{ .path = "provision",              .type = KLIST, .off = C(provisions), ITEMS(provisionkeys, struct provision), .brief = true, .later = true },
-	{ .path = "upgradePackages",        .type = KBOOL, .off = C(upgrade), .def = "false", .later = true },
+	{ .path = "provision",              .type = KLIST, .off = C(provisions), ITEMS(provisionkeys, struct provision), .brief = true },
+	{ .path = "upgradePackages",        .type = KBOOL, .off = C(upgrade), .def = "false" },
 	{ .path = "containerd.system",      .type = KBOOL, .off = C(containerdsystem), .def = "false", .later = true },
 	{ .path = "containerd.user",        .type = KBOOL, .off = C(containerduser), .def = "false", .later = true },
 	{ .path = "containerd.archives",    .type = KLIST, .off = C(archives), ITEMS(archivekeys, struct image), .later = true },
@@ -2860,16 +2860,16 @@ static const struct key confkeys[] = {
 	{ .path = "copyToHost",             .type = KLIST, .off = C(copies), ITEMS(copykeys, struct cthost), .brief = true, .later = true },
 	{ .path = "message",                .type = KSTR,  .off = C(message), .merge = MOWN, .brief = true },
 	{ .path = "networks",               .type = KLIST, .off = C(networks), .items = networkkeys, .size = sizeof(struct network), .merge = MKEYED, .brief = true },
-	{ .path = "env",                    .type = KPAIRS, .off = C(env), .brief = true, .later = true },
-	{ .path = "param",                  .type = KPAIRS, .off = C(param), .brief = true, .later = true },
-	{ .path = "dns",                    .type = KSTRS, .off = C(dns), .merge = MTOP, .brief = true, .later = true },
-	{ .path = "hostResolver.enabled",   .type = KBOOL, .off = C(resolver), .def = "true", .later = true },
-	{ .path = "hostResolver.ipv6",      .type = KBOOL, .off = C(resolveripv6), .def = "false", .later = true },
-	{ .path = "hostResolver.hosts",     .type = KPAIRS, .off = C(hosts), .brief = true, .later = true },
-	{ .path = "propagateProxyEnv",      .type = KBOOL, .off = C(proxyenv), .def = "true", .later = true },
-	{ .path = "caCerts.removeDefaults", .type = KBOOL, .off = C(noca), .def = "false", .later = true },
-	{ .path = "caCerts.files",          .type = KSTRS, .off = C(cafiles), .merge = MUNIQ, .brief = true, .later = true },
-	{ .path = "caCerts.certs",          .type = KSTRS, .off = C(cacerts), .merge = MUNIQ, .brief = true, .later = true },
+	{ .path = "env",                    .type = KPAIRS, .off = C(env), .brief = true },
+	{ .path = "param",                  .type = KPAIRS, .off = C(param), .brief = true },
+	{ .path = "dns",                    .type = KSTRS, .off = C(dns), .merge = MTOP, .brief = true },
+	{ .path = "hostResolver.enabled",   .type = KBOOL, .off = C(resolver), .def = "true" },
+	{ .path = "hostResolver.ipv6",      .type = KBOOL, .off = C(resolveripv6), .def = "false" },
+	{ .path = "hostResolver.hosts",     .type = KPAIRS, .off = C(hosts), .brief = true },
+	{ .path = "propagateProxyEnv",      .type = KBOOL, .off = C(proxyenv), .def = "true" },
+	{ .path = "caCerts.removeDefaults", .type = KBOOL, .off = C(noca), .def = "false" },
+	{ .path = "caCerts.files",          .type = KSTRS, .off = C(cafiles), .merge = MUNIQ, .brief = true },
+	{ .path = "caCerts.certs",          .type = KSTRS, .off = C(cacerts), .merge = MUNIQ, .brief = true },
 	{ .path = "rosetta.enabled",        .type = KBOOL, .off = C(rosetta), .merge = MOWN, .brief = true, .later = true },
 	{ .path = "rosetta.binfmt",         .type = KBOOL, .off = C(rosettabinfmt), .merge = MOWN, .brief = true, .later = true },
 	{ .path = "plain",                  .type = KBOOL, .off = C(plain), .def = "false" },
@@ -6358,7 +6358,7 @@ pubkeys(const struct conf *c)
 
 /* Of the theme Networks. */
 static const char *netlease(const char *net, const char *mac, const char *inst);
-static void nethosts(struct buf *b, const char *net);
+static void nethosts(struct buf *b, const char *net, const char *tail);
 
 /* The NICs of `networks`: for cloud-init into net, for boot.sh into env, and the
  * names of their neighbours into hosts. */
@@ -6380,8 +6380,190 @@ guestnetworks(const struct conf *c, struct buf *net, struct buf *env, struct buf
 		bufprintf(env, "LIMA_CIDATA_NETWORK_%zu_MAC=%s\nLIMA_CIDATA_NETWORK_%zu_INTERFACE=%s\nLIMA_CIDATA_NETWORK_%zu_ADDRESS=%s\n",
 		    i, n->mac, i, n->interface, i, addr);
 		if (*addr)
-			nethosts(hosts, n->lima);
+			nethosts(hosts, n->lima, " # lima network");
 	}
+}
+
+/* Lines PREFIXkey=value.  The readers cut at line ends, so a value has none. */
+static void
+putpairs(struct buf *b, const char *prefix, const struct pairs *p)
+{
+	const char *s;
+	size_t i;
+
+	for (i = 0; i < p->n; i++) {
+		bufprintf(b, "%s%s=", prefix, p->v[i].key);
+		for (s = p->v[i].val ? p->v[i].val : ""; *s; s++)
+			bufputc(b, *s == '\n' || *s == '\r' ? ' ' : *s);
+		bufputc(b, '\n');
+	}
+}
+
+static struct pair *
+findpair(const struct pairs *p, const char *key)
+{
+	size_t i;
+
+	for (i = 0; i < p->n; i++)
+		if (strcmp(p->v[i].key, key) == 0)
+			return &p->v[i];
+	return NULL;
+}
+
+static void
+setpair(struct pairs *p, const char *key, const char *val)
+{
+	struct pair *old = findpair(p, key);
+
+	if (old)
+		old->val = val;
+	else
+		p->v[p->n++] = (struct pair){ key, val };
+}
+
+/* A proxy on the host's loopback is reached through the gateway.  No name is
+ * looked up for it: that may take long where there is no network. */
+static const char *
+guestproxy(const char *url)
+{
+	const char *p = strstr(url, "://"), *end;
+	char name[256] = "";
+	size_t n;
+
+	p = p ? p + 3 : url;
+	end = p + strcspn(p, "/");
+	n = strcspn(p, "@/");           /* user:password@ */
+	if (p[n] == '@')
+		p += n + 1;
+	n = *p == '[' ? strcspn(p, "]") + 1 : strcspn(p, ":/");
+	if (p + n > end)
+		return url;
+	gethostname(name, sizeof name - 1);
+	if (!(n == 9 && strncasecmp(p, "localhost", 9) == 0) && !startswith(p, "127.") && !startswith(p, "[::1]") &&
+	    !(n == strlen(name) && strncasecmp(p, name, n) == 0))
+		return url;
+	return keep("%.*s%s%s", (int)(p - url), url, slirpgateway, p + n);
+}
+
+/* The environment of the guest: `env`, and the proxies of this process
+ * (spec/runtime.md 12.3).  Sorted by name. */
+static struct pairs
+guestenv(const struct conf *c)
+{
+	static const char *const names[][2] = {
+		{ "ftp_proxy", "FTP_PROXY" }, { "http_proxy", "HTTP_PROXY" }, { "https_proxy", "HTTPS_PROXY" }, { "no_proxy", "NO_PROXY" },
+	};
+	struct pairs p = { yalloc(&perm, (c->env.n + 2 * LEN(names)) * sizeof *p.v), 0 };
+	const char *val;
+	struct pair *v;
+	size_t i, k, n;
+
+	for (i = 0; i < c->env.n; i++)
+		setpair(&p, c->env.v[i].key, c->env.v[i].val ? c->env.v[i].val : "");
+	for (i = 0; i < LEN(names); i++) {
+		for (k = 0; k < 2; k++)
+			if (c->proxyenv && (val = getenv(names[i][k])))
+				setpair(&p, names[i][k], val);
+		for (k = 0; k < 2; k++)
+			if (i < 3 && (v = findpair(&p, names[i][k])))
+				v->val = guestproxy(v->val);
+		/* both cases, the lower one wins */
+		for (k = 0; k < 2; k++)
+			if ((v = findpair(&p, names[i][k])) && *v->val) {
+				setpair(&p, names[i][1 - k], v->val);
+				break;
+			}
+	}
+	for (i = n = 0; i < p.n; i++)
+		if (*p.v[i].val || !endswith(p.v[i].key, "_proxy"))
+			p.v[n++] = p.v[i];
+	p.n = n;
+	qsort(p.v, p.n, sizeof *p.v, fieldcmp);
+	return p;
+}
+
+/* The scripts and files of `provision`, and what boot.sh has to know of them. */
+static void
+guestprovision(const struct conf *c, struct iso *iso, struct buf *env)
+{
+	static const char *const modes[] = { "boot", "dependency", "data", "yq", "system", "user" };
+	const struct provision *p = c->provisions.v;
+	const char *text, *what;
+	size_t i, k, dir, skip = 0;
+
+	for (k = 0; k < LEN(modes); k++)
+		for (dir = i = 0; i < c->provisions.n; i++) {
+			if (strcmp(p[i].mode, modes[k]) != 0)
+				continue;
+			if (!dir)
+				dir = isoadd(iso, 0, keep("provision.%s", modes[k]), S_IFDIR|0700, NULL, 0);
+			what = k == 2 ? "DATAFILE" : "YQ_PROVISION";
+			text = k == 2 ? p[i].content : k == 3 ? p[i].expression : p[i].script;
+			text = text ? text : "";
+			isoadd(iso, dir, keep("%08zu", i), S_IFREG | (k == 2 || k == 3 ? 0600 : 0700), text, strlen(text));
+			skip |= p[i].skipdeps != 0 && k == 1;
+			if (k != 2 && k != 3)
+				continue;
+			if (k == 2)
+				bufprintf(env, "LIMA_CIDATA_%s_%08zu_OVERWRITE=%s\n", what, i, p[i].overwrite ? "true" : "false");
+			else
+				bufprintf(env, "LIMA_CIDATA_%s_%08zu_FORMAT=%s\n", what, i, p[i].format ? p[i].format : "auto");
+			bufprintf(env, "LIMA_CIDATA_%s_%08zu_OWNER=%s\nLIMA_CIDATA_%s_%08zu_PATH=%s\nLIMA_CIDATA_%s_%08zu_PERMISSIONS=%s\n",
+			    what, i, p[i].owner, what, i, p[i].path, what, i, p[i].permissions);
+		}
+	bufprintf(env, "LIMA_CIDATA_SKIP_DEFAULT_DEPENDENCY_RESOLUTION=%s\n", skip ? "1" : "");
+}
+
+/* hosts(5) lines of hostResolver.hosts; a name may stand for another one. */
+static void
+guesthosts(const struct conf *c, struct buf *b)
+{
+	const char *to;
+	const struct pair *p;
+	struct in6_addr a;
+	size_t i, hops;
+
+	for (i = 0; i < c->hosts.n; i++) {
+		to = c->hosts.v[i].val;
+		for (hops = 0; to && hops < 8 && (p = findpair(&c->hosts, to)); hops++)
+			to = p->val;
+		if (to && strcmp(to, "host.lima.internal") == 0)
+			to = slirpgateway;
+		if (to && (inet_pton(AF_INET, to, &a) == 1 || inet_pton(AF_INET6, to, &a) == 1))
+			bufprintf(b, "%s %s # by limactl\n", to, c->hosts.v[i].key);
+		else
+			warn("hostResolver.hosts: %s leads to no address, so the guest does not get it", bq(c->hosts.v[i].key));
+	}
+}
+
+/* The certificates of caCerts, one a file as update-ca-certificates(8) wants it. */
+static void
+guestcerts(const struct conf *c, struct iso *iso, struct buf *env)
+{
+	static const char begin[] = "-----BEGIN CERTIFICATE-----", end[] = "-----END CERTIFICATE-----";
+	struct buf all = { 0 };
+	const char *p, *e, *path;
+	size_t i, n = 0, dir = 0;
+
+	for (i = 0; i < c->cafiles.n; i++) {
+		path = localpath(c->cafiles.v[i]);
+		if (readfile(path, &all, 4 << 20) < 0)
+			die("caCerts.files: read %s:", path);
+		bufputc(&all, '\n');
+	}
+	for (i = 0; i < c->cacerts.n; i++)
+		bufprintf(&all, "%s\n", c->cacerts.v[i]);
+	for (p = all.s; p && (p = strstr(p, begin)) && (e = strstr(p, end)); p = e) {
+		e += sizeof end - 1;
+		if (!dir)
+			dir = isoadd(iso, 0, "ca-certs", S_IFDIR|0755, NULL, 0);
+		path = keep("%.*s\n", (int)(e - p), p);
+		isoadd(iso, dir, keep("%04zu.crt", n++), S_IFREG|0644, path, strlen(path));
+	}
+	if (!n && (c->cafiles.n || c->cacerts.n))
+		warn("caCerts: there is no certificate (PEM) in it");
+	bufprintf(env, "LIMA_CIDATA_CA_REMOVE_DEFAULTS=%s\n", c->noca ? "1" : "");
+	buffree(&all);
 }
 
 /* Write cidata.iso into the instance directory. */
@@ -6391,8 +6573,10 @@ writecidata(const struct conf *c)
 	const char *hostname = guesthostname(c->name), *keys = pubkeys(c), *iid, *mac = macaddress(c->dir);
 	const char *key = readline1(keep("%s/ssh_host_ed25519_key", c->dir));
 	const char *pub = readline1(keep("%s/ssh_host_ed25519_key.pub", c->dir));
-	struct buf user = { 0 }, net = { 0 }, env = { 0 }, meta = { 0 }, hosts = { 0 }, out = { 0 };
+	struct buf user = { 0 }, net = { 0 }, env = { 0 }, meta = { 0 }, hosts = { 0 }, out = { 0 }, param = { 0 }, etc = { 0 };
 	struct iso iso = { 0 };
+	struct pairs pairs = guestenv(c);
+	size_t i;
 	const unsigned char *p;
 	unsigned char d[32];
 	size_t len;
@@ -6421,6 +6605,22 @@ writecidata(const struct conf *c)
 	    "LIMA_CIDATA_SLIRP_GATEWAY=%s\nLIMA_CIDATA_SLIRP_DNS=%s\nLIMA_CIDATA_SLIRP_IP_ADDRESS=%s\nLIMA_CIDATA_VMTYPE=qemu\n",
 	    iid, c->name, hostname, c->user, c->uid, printable(c->comment ? c->comment : ""), c->home, c->shell,
 	    c->stock ? "1" : "", c->sudo ? "1" : "", c->timezone, c->prefix, slirpgateway, slirpdns, slirpaddress);
+	bufprintf(&env, "LIMA_CIDATA_UPGRADE_PACKAGES=%s\nLIMA_CIDATA_CONTAINERD_USER=%s\nLIMA_CIDATA_CONTAINERD_SYSTEM=%s\nLIMA_CIDATA_DNS=",
+	    c->upgrade ? "1" : "", c->containerduser ? "1" : "", c->containerdsystem ? "1" : "");
+	for (i = 0; i < c->dns.n; i++)
+		bufprintf(&env, "%s%s", i ? " " : "", c->dns.v[i]);
+	bufputc(&env, '\n');
+	guestprovision(c, &iso, &env);
+	guesthosts(c, &hosts);
+	guestcerts(c, &iso, &env);
+	putpairs(&param, "PARAM_", &c->param);
+	if (pairs.n) {
+		bufputs(&etc, "#LIMA-START\n");
+		putpairs(&etc, "", &pairs);
+		bufputs(&etc, "#LIMA-END\n");
+	}
+	isoadd(&iso, 0, "param.env", S_IFREG|0600, param.s, param.len);
+	isoadd(&iso, 0, "etc_environment", S_IFREG|0644, etc.s, etc.len);
 	if (c->agent && (p = embeddedmaybe(keep("lima-guestagent.%s", c->arch), &len))) {
 		isoadd(&iso, 0, "lima-guestagent", S_IFREG|0755, p, len);
 		sha256(p, len, d);      /* by which boot.sh knows that it has this one */
@@ -6448,6 +6648,8 @@ writecidata(const struct conf *c)
 	buffree(&net);
 	buffree(&env);
 	buffree(&meta);
+	buffree(&param);
+	buffree(&etc);
 	buffree(&hosts);
 	buffree(&out);
 	return ret;
@@ -6934,9 +7136,10 @@ netlease(const char *net, const char *mac, const char *inst)
 	return ret;
 }
 
-/* hosts(5) lines of all that have an address on a network, this VM included. */
+/* hosts(5) lines of all that have an address on a network, this VM included;
+ * tail ends each. */
 static void
-nethosts(struct buf *b, const char *net)
+nethosts(struct buf *b, const char *net, const char *tail)
 {
 	struct buf in = { 0 };
 	char *p, *line, addr[40], name[80];
@@ -6944,7 +7147,7 @@ nethosts(struct buf *b, const char *net)
 	(void)readfile(keep("%s/leases", netdir(net)), &in, 1 << 20);
 	for (p = in.s; p && (line = strsep(&p, "\n")); )
 		if (sscanf(line, "%39s %*s %79s", addr, name) == 2)
-			bufprintf(b, "%s %s.internal\n", addr, guesthostname(name));
+			bufprintf(b, "%s %s.internal%s\n", addr, guesthostname(name), tail);
 	buffree(&in);
 }
 
@@ -8786,7 +8989,7 @@ static struct {
 	long long retry;                /* pause before the next ssh master, ms */
 	long long port;
 	long long t0;                   /* QEMU's launch */
-	int reboots, starts;
+	int reboots, starts, words;
 	bool word;                      /* the console said that sshd listens */
 	bool done;                      /* boot.sh has finished */
 	long long powerend;             /* when pressing the power button has been enough */
@@ -9351,6 +9554,18 @@ consoleline(const char *s, bool whole)
 		ha.stage = i;
 		info("Boot stage: %s (%lld.%lld s)", w->say, (now() - ha.t0) / 1000, (now() - ha.t0) / 100 % 10);
 		break;
+	case WFAIL:
+	case WNEWS:
+		if (ha.words++ > manywords)     /* a hostile guest must not fill the log */
+			break;
+		s = strstr(s, w->text) + strlen(w->text);
+		bufsafe(&b, s, strlen(s));
+		if (w->means == WFAIL)
+			warn("%s: %s", w->say, b.s ? b.s : "");
+		else
+			info("%s %s", w->say, b.s ? b.s : "");
+		buffree(&b);
+		break;
 	case WPANIC:
 	case WSTUCK:
 		if (ha.stuck)
@@ -9748,10 +9963,10 @@ namesdue(struct timer *t)
 		timerset(t, donewait);
 		return;
 	}
-	bufputs(&b, "old=$(grep -v '# lima network$' /etc/hosts) && { printf '%s\\n' \"$old\"; sed 's/$/ # lima network/' <<'END'\n");
+	bufputs(&b, "old=$(grep -v '# lima network$' /etc/hosts) && { printf '%s\\n' \"$old\"; cat <<'END'\n");
 	for (i = 0; i < ha.c->networks.n; i++)
 		if (n[i].lima && *n[i].lima)
-			nethosts(&b, n[i].lima);
+			nethosts(&b, n[i].lima, " # lima network");
 	/* in place, for the file is a bind mount in some images */
 	bufputs(&b, "END\n} >/run/lima-hosts && cat /run/lima-hosts >/etc/hosts\n");
 	if ((j.fd[0] = memfd_create("hosts", MFD_CLOEXEC)) >= 0 && writeall(j.fd[0], b.s, b.len) == 0 && lseek(j.fd[0], 0, SEEK_SET) == 0) {

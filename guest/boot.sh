@@ -14,6 +14,8 @@
 # steps still run.
 
 # shellcheck disable=SC2015  # "a && b || fail": fail is meant for either
+# shellcheck disable=SC2317  # functions that run_one calls by their name
+# shellcheck disable=SC2154  # variables that an eval sets
 set -u
 umask 022
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -354,7 +356,7 @@ etc_hosts() {
 		new="$new$LIMA_CIDATA_SLIRP_GATEWAY host.lima.internal # by limactl$nl"
 	if slurp "$mnt/hosts"; then
 		while [ -n "$text" ]; do
-			new="$new${text%%"$nl"*} # lima network$nl"
+			new="$new${text%%"$nl"*}$nl"
 			text=${text#*"$nl"}
 		done
 	fi
@@ -512,6 +514,210 @@ guest_agent() {
 		printf '%s\n' "$LIMA_CIDATA_GUESTAGENT $prog" >$file || fail "cannot install the guest agent"
 }
 
+# --- provisioning -------------------------------------------------------------
+
+provision_log=/var/log/lima-provision.log
+
+# run_one MODE FILE COMMAND...: run a script; when it fails the host is told
+# which one, with its last lines. The next ones still run.
+run_one() {
+	what=$1 file=$2
+	shift 2
+	printf -- '--- %s %s\n' "$what" "${file##*/}" >>"$provision_log"
+	"$@" >/run/lima-provision.out 2>&1 </dev/null
+	rc=$?
+	cat /run/lima-provision.out >>"$provision_log"
+	if [ $rc != 0 ]; then
+		status=1
+		text="lima-provision-failed $what ${file##*/} $rc$nl"
+		tail -n 5 /run/lima-provision.out >/run/lima-provision.tail
+		while IFS= read -r line || [ -n "$line" ]; do
+			text="${text}lima-provision-output $line$nl"
+		done </run/lima-provision.tail
+		console "$text"
+	fi
+	return $rc
+}
+
+# scripts MODE: run all of a mode as root, in order
+scripts() {
+	[ -d "$mnt/provision.$1" ] || return 0
+	ok=0
+	for f in "$mnt/provision.$1"/*; do
+		case $1 in
+		boot) run_one "$1" "$f" sh "$f" ;;
+		*) run_one "$1" "$f" "$f" ;;
+		esac || ok=1
+	done
+	return $ok
+}
+
+# as_owner OWNER COMMAND...: as the user of OWNER (user or user:group), else root
+as_owner() {
+	owner=${1%%:*}
+	shift
+	if [ "$owner" != root ] && [ "$owner" != 0 ] && command -v sudo >/dev/null; then
+		sudo -u "$owner" "$@" 2>/dev/null && return
+	fi
+	"$@"
+}
+
+# file_vars PREFIX FILE: the settings of a data or yq entry
+file_vars() {
+	v=LIMA_CIDATA_$1_${2##*/}
+	eval "path=\${${v}_PATH-} fowner=\${${v}_OWNER:-root:root} perm=\${${v}_PERMISSIONS:-644} over=\${${v}_OVERWRITE-true} format=\${${v}_FORMAT:-auto}"
+}
+
+put_data() {
+	[ "$over" != false ] || [ ! -e "$path" ] || return 0
+	[ -d "${path%/*}" ] || as_owner "$fowner" mkdir -p "${path%/*}"
+	cp "$1" "$path" && chown "$fowner" "$path" && chmod "$perm" "$path"
+}
+
+edit_yq() {
+	command -v yq >/dev/null || { echo "yq is not installed in this guest: mode yq needs it"; return 1; }
+	[ -d "${path%/*}" ] || as_owner "$fowner" mkdir -p "${path%/*}"
+	if [ "$format" = auto ]; then
+		case ${path##*.} in
+		json | toml | ini | xml | csv | tsv) format=${path##*.} ;;
+		properties) format=props ;;
+		*) format=yaml ;;
+		esac
+	fi
+	slurp "$1"
+	if [ -e "$path" ]; then
+		yq -i -p "$format" -o "$format" "$text" "$path"
+	else
+		yq -n -o "$format" "$text" >"$path"
+	fi && chown "$fowner" "$path" && chmod "$perm" "$path"
+}
+
+provision_files() {
+	for f in "$mnt"/provision.data/*; do
+		[ -e "$f" ] || continue
+		file_vars DATAFILE "$f"
+		run_one data "$f" put_data "$f"
+	done
+	for f in "$mnt"/provision.yq/*; do
+		[ -e "$f" ] || continue
+		file_vars YQ_PROVISION "$f"
+		run_one yq "$f" edit_yq "$f"
+	done
+}
+
+# A user script runs as in a login of the user, with the PARAM_ variables. The
+# user's manager is started, which returns when it is ready.
+provision_user() {
+	[ -d "$mnt/provision.user" ] && [ -n "$user" ] || return 0
+	if [ -d /run/systemd/system ]; then
+		systemctl start "user@$uid.service" 2>/dev/null || log "no user manager for $user"
+	fi
+	keep=
+	if slurp "$mnt/param.env"; then
+		while [ -n "$text" ]; do
+			keep="$keep,${text%%=*}"
+			text=${text#*"$nl"}
+		done
+	fi
+	for f in "$mnt"/provision.user/*; do
+		cp "$f" "$home/.lima-user-script" && chown "$uid:$gid" "$home/.lima-user-script" &&
+			chmod 755 "$home/.lima-user-script" || { fail "cannot write $home/.lima-user-script"; return; }
+		run_one user "$f" sudo -iu "$user" --preserve-env="PATH${keep}" "XDG_RUNTIME_DIR=/run/user/$uid" "$home/.lima-user-script"
+		rm -f "$home/.lima-user-script"
+	done
+}
+
+# --- packages, names, certificates ----------------------------------------------
+
+# The package manager; openSUSE has an apt-get that is none.
+package_manager() {
+	for pm in apt-get dnf yum pacman zypper apk; do
+		command -v $pm >/dev/null || continue
+		[ $pm != apt-get ] || [ ! -e /usr/bin/zypper ] || continue
+		return 0
+	done
+	pm=
+	return 1
+}
+
+# install_packages NAME...: from the distribution, with a line on the console
+install_packages() {
+	package_manager || { fail "no package manager here to install: $*"; return 1; }
+	console "lima-progress installing $*"
+	case $pm in
+	apt-get) apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" ;;
+	dnf | yum) $pm install -y -q "$@" ;;
+	pacman) pacman -Sy --noconfirm --needed "$@" ;;
+	zypper) zypper -n -q install -y "$@" ;;
+	apk) apk add -q "$@" ;;
+	esac >>"$provision_log" 2>&1 </dev/null || { fail "cannot install $* (hint: see $provision_log in the guest)"; return 1; }
+}
+
+upgrade_packages() {
+	[ -n "${LIMA_CIDATA_UPGRADE_PACKAGES-}" ] || return 0
+	package_manager || return 0
+	console "lima-progress upgrading packages"
+	case $pm in
+	apt-get) apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get -y -qq dist-upgrade ;;
+	dnf | yum) $pm upgrade -y -q ;;
+	pacman) pacman -Syu --noconfirm ;;
+	zypper) zypper -n -q update -y ;;
+	apk) apk upgrade -q ;;
+	esac >>"$provision_log" 2>&1 </dev/null || fail "cannot upgrade packages (hint: see $provision_log in the guest)"
+}
+
+# ca_certs: into the trust store, when they are not what is there
+ca_certs() {
+	dir='' new='' old=
+	for d in /usr/local/share/ca-certificates /etc/pki/ca-trust/source/anchors \
+		/etc/ca-certificates/trust-source/anchors /etc/pki/trust/anchors; do
+		[ -d $d ] && dir=$d && break
+	done
+	[ -d "$mnt/ca-certs" ] || [ -n "${LIMA_CIDATA_CA_REMOVE_DEFAULTS-}" ] ||
+		{ [ -n "$dir" ] && [ -e "$dir/lima-0000.crt" ]; } || return 0
+	[ -n "$dir" ] || { fail "caCerts: no trust store found (package ca-certificates)"; return; }
+	for f in "$mnt"/ca-certs/*.crt; do slurp "$f" && new=$new$text; done
+	for f in "$dir"/lima-*.crt; do slurp "$f" && old=$old$text; done
+	if [ -n "${LIMA_CIDATA_CA_REMOVE_DEFAULTS-}" ] && [ -f /etc/ca-certificates.conf ]; then
+		grep -q '^[^#!]' /etc/ca-certificates.conf && sed -i 's/^[^#!]/!&/' /etc/ca-certificates.conf && old=changed
+	fi
+	[ "$old" = "$new" ] && return
+	rm -f "$dir"/lima-*.crt
+	for f in "$mnt"/ca-certs/*.crt; do
+		[ ! -e "$f" ] || cp "$f" "$dir/lima-${f##*/}"
+	done
+	if command -v update-ca-certificates >/dev/null; then
+		update-ca-certificates
+	elif command -v update-ca-trust >/dev/null; then
+		update-ca-trust
+	else
+		trust extract-compat
+	fi >/dev/null 2>&1 || fail "caCerts: the trust store cannot be updated"
+}
+
+# dns: name servers of the configuration instead of the host's
+dns() {
+	servers=${LIMA_CIDATA_DNS-}
+	file=/etc/systemd/resolved.conf.d/10-lima.conf
+	if [ -L /etc/resolv.conf ] && [ -d /run/systemd/resolve ]; then
+		new=
+		[ -z "$servers" ] || new="[Resolve]${nl}DNS=$servers${nl}Domains=~.$nl"
+		slurp $file
+		[ "$text" = "$new" ] && return
+		if [ -n "$new" ]; then
+			mkdir -p /etc/systemd/resolved.conf.d && printf '%s' "$new" >$file
+		else
+			rm -f $file
+		fi && systemctl restart systemd-resolved || fail "cannot set the name servers $servers"
+		return
+	fi
+	[ -n "$servers" ] || return 0
+	new=
+	for s in $servers; do new="${new}nameserver $s$nl"; done
+	slurp /etc/resolv.conf
+	[ "$text" = "$new" ] || printf '%s' "$new" >/etc/resolv.conf || fail "cannot write /etc/resolv.conf"
+}
+
 # --- the two halves -----------------------------------------------------------
 
 early() {
@@ -522,6 +728,8 @@ early() {
 		fail "no lima.env on the cidata disk"
 	fi
 	[ -r "$mnt/param.env" ] && env_file "$mnt/param.env"
+	[ -r "$mnt/etc_environment" ] && env_file "$mnt/etc_environment"
+	scripts boot
 	iid=${LIMA_CIDATA_IID-}
 	printf '%s\n' "$iid" >/run/lima-iid
 	host_key
@@ -727,6 +935,13 @@ late() {
 	guest_agent
 	timezone
 	[ -z "$user" ] || password
+	dns
+	ca_certs
+	scripts dependency
+	upgrade_packages
+	provision_files
+	scripts system
+	provision_user
 	replace_cloud_init || log 'cloud-init cannot be replaced and stays on'
 	keep_it
 	printf '%s\n' "$iid" >/run/lima-boot-done
