@@ -6,12 +6,12 @@ test_provision() {
 	begin provision
 	XDG_CACHE_HOME=$realcache
 	export XDG_CACHE_HOME
-	vm=pr
+	vm=prov
 	dir=$LIMA_HOME/$vm
 	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
 	have openssl && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /CN=lima-test \
 		-keyout "$T/ca.key" -out "$T/ca.pem" 2>/dev/null
-	cat >"$HOME/pr.yaml" <<-END
+	cat >"$HOME/prov.yaml" <<-END
 		images: [{location: "$image"}]
 		cpus: 2
 		memory: 1GiB
@@ -60,11 +60,11 @@ test_provision() {
 		    #!/bin/sh
 		    echo last >>/root/order
 	END
-	[ ! -e "$T/ca.pem" ] || printf 'caCerts: {files: ["%s"]}\n' "$T/ca.pem" >>"$HOME/pr.yaml"
+	[ ! -e "$T/ca.pem" ] || printf 'caCerts: {files: ["%s"]}\n' "$T/ca.pem" >>"$HOME/prov.yaml"
 	http_proxy=http://u:p@localhost:3128/x HTTPS_PROXY=http://10.9.8.7:1
 	export http_proxy HTTPS_PROXY
 	limit=600
-	lc start --tty=false --name "$vm" "$HOME/pr.yaml"
+	lc start --tty=false --name "$vm" "$HOME/prov.yaml"
 	unset http_proxy HTTPS_PROXY
 	status 0
 	errhas READY
