@@ -9215,8 +9215,8 @@ vncanswer(void *arg, const struct ynode *v, const char *err)
 	long long port;
 
 	(void)arg;
-	if (err || !h || !p || h->kind != Y_STR || p->kind != Y_STR || parsenum(p->s, 5900, 65535, &port) < 0) {
-		warn("QEMU does not say where its VNC server listens%s%s", err ? ": " : "", err ? err : "");
+	if (!h || !p || h->kind != Y_STR || p->kind != Y_STR || parsenum(p->s, 5900, 65535, &port) < 0) {
+		warn("QEMU does not say where its VNC server listens: %s", v ? "unexpected answer" : err);
 		return;
 	}
 	shortfile("vncdisplay", keep("%s:%lld", h->s, port - 5900));
@@ -9227,8 +9227,7 @@ static void
 vncpassed(void *arg, const struct ynode *v, const char *err)
 {
 	(void)arg;
-	(void)v;
-	if (err)
+	if (!v)
 		warn("cannot set the VNC password: %s", err);
 }
 
@@ -9758,6 +9757,7 @@ kidended(struct proc *p, int st)
 		if (ha.st == ABOOT && WIFEXITED(st) && WEXITSTATUS(st) && !ha.greeted && startagain())
 			return;
 		prockill(&ha.kids[KTPM], SIGTERM);      /* where QEMU never connected */
+		(void)unlink(keep("%s/swtpm.sock", ha.dir));
 		(void)unlink(keep("%s/vncdisplay", ha.dir));
 		(void)unlink(keep("%s/vncpassword", ha.dir));
 		readconsole();

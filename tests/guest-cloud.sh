@@ -110,7 +110,8 @@ firmware: {legacyBIOS: true}
 	if [ -n "$fw" ]; then
 		vm=efi
 		feed "$(printf '%s' "$conf" | sed '/firmware/d')
-plain: true"
+plain: true
+video: {display: vnc}"
 		lc create --name=$vm -
 		status 0
 		t=$(date +%s) limit=300
@@ -122,6 +123,11 @@ plain: true"
 		says 0 'sudo -n id -u'
 		says 'no no' 'for f in /etc/cloud/cloud-init.disabled /etc/systemd/system/lima-boot.service; do [ -e $f ] && echo yes || echo no; done | paste -sd " "'
 		ok 'plain, by EFI: cloud-init stays what it is'
+		errlacks 'VNC password:'
+		errhas 'VNC server running at'
+		holds grep -qE '^127\.0\.0\.1:[0-9]$' "$LIMA_HOME/$vm/vncdisplay"
+		holds test -s "$LIMA_HOME/$vm/vncpassword"
+		ok 'video.display: vnc, with a password and its address in files'
 		lc delete -f $vm
 		status 0
 	else

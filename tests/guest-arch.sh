@@ -1,0 +1,55 @@
+# shellcheck shell=sh disable=SC2154,SC2034,SC2016,SC2317
+# arch: a guest of another architecture, all of it emulated
+
+test_arch() {
+	begin arch
+	XDG_CACHE_HOME=$realcache
+	export XDG_CACHE_HOME
+	a=aarch64 deb=arm64
+	[ "$host" != aarch64 ] || { a=x86_64 deb=amd64; }
+	for p in "qemu-system-$a" qemu-img mmdebstrap arch-test; do
+		have "$p" || { skip "a guest of $a" "$p is not installed"; finish; return; }
+	done
+	# the image's packages are set up by programs of that architecture; the
+	# image is kept in the cache
+	arch-test $deb >/dev/null 2>&1 || {
+		skip "a guest of $a" "this host does not run $deb programs (qemu-user-static, binfmt_misc)"
+		finish
+		return
+	}
+	vm=foreign
+	feed "arch: $a
+images: [{location: \"mmdebstrap:bookworm\", arch: $a}]
+cpus: 2
+memory: 1GiB
+disk: 10GiB
+mounts: []
+containerd: {user: false, system: false}
+"
+	limit=1500
+	lc create --tty=false --name=$vm -
+	status 0
+	ok "an image for $a is built out of packages"
+	if [ "$rc" != 0 ]; then
+		finish
+		return
+	fi
+	t=$(date +%s) limit=300
+	lc start --tty=false $vm
+	printf '# start: %d s\n' $(($(date +%s) - t))
+	status 0
+	errhas READY
+	lc shell $vm uname -m
+	outis $a
+	lc shell $vm sudo -n id -u
+	outis 0
+	ok "a guest of $a boots to a shell"
+	lc list --format '{{.Arch}} {{.Status}}' $vm
+	outis "$a Running"
+	limit=120
+	lc stop $vm
+	status 0
+	ok 'and is shut down in order'
+	lc delete -f $vm
+	finish
+}
