@@ -12601,6 +12601,19 @@ snapshottable(const char *text)
 	}
 }
 
+/* After a snapshot was loaded: the guest knows nothing of the ssh connection,
+ * and its clock stands where it was saved. */
+static void
+snapshotloaded(const struct inst *in)
+{
+	struct timespec ts;
+
+	reconnect(in);
+	clock_gettime(CLOCK_REALTIME, &ts);
+	if (guestquiet(in, keep("sudo -n date -s @%lld", (long long)ts.tv_sec)) != 0)
+		warn("The clock of the instance %s could not be set (try `limactl restart %s`)", bq(in->name), in->name);
+}
+
 static int
 snapshot(const char *name, const struct snapop *op)
 {
@@ -12627,6 +12640,8 @@ snapshot(const char *name, const struct snapop *op)
 			snapshottable(hmp.out.s ? hmp.out.s : "");
 		else if (hmp.out.len && *chomp(hmp.out.s))
 			warn("output: %s", hmp.out.s);
+		else if (op == &snapops[1])
+			snapshotloaded(&in);
 		buffree(&hmp.out);
 		close(lock);
 		return 0;
