@@ -519,7 +519,10 @@ guest_agent() {
 provision_log=/var/log/lima-provision.log
 
 # run_one MODE FILE COMMAND...: run a script; when it fails the host is told
-# which one, with its last lines. The next ones still run.
+# which one, with its last lines. The next ones still run. The reports go out in
+# one write with lima-boot-done: two writers would race, and the host stops
+# waiting at that word.
+reports=
 run_one() {
 	what=$1 file=$2
 	shift 2
@@ -534,7 +537,7 @@ run_one() {
 		while IFS= read -r line || [ -n "$line" ]; do
 			text="${text}lima-provision-output $line$nl"
 		done </run/lima-provision.tail
-		console "$text"
+		reports=$reports$text
 	fi
 	return $rc
 }
@@ -945,7 +948,7 @@ late() {
 	replace_cloud_init || log 'cloud-init cannot be replaced and stays on'
 	keep_it
 	printf '%s\n' "$iid" >/run/lima-boot-done
-	console "lima-boot-done $iid $status"
+	console "${reports}lima-boot-done $iid $status"
 	grow_root
 }
 
