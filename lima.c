@@ -6566,6 +6566,27 @@ guestcerts(const struct conf *c, struct iso *iso, struct buf *env)
 	buffree(&all);
 }
 
+/* What boot.sh has to know of a configuration, in the names of spec/runtime.md
+ * 5.4. */
+static void
+guestfacts(const struct conf *c, struct buf *env, const char *iid)
+{
+	size_t i;
+
+	bufprintf(env,
+	    "LIMA_CIDATA_IID=%s\nLIMA_CIDATA_NAME=%s\nLIMA_CIDATA_HOSTNAME=%s\nLIMA_CIDATA_USER=%s\n"
+	    "LIMA_CIDATA_UID=%lld\nLIMA_CIDATA_COMMENT=%s\nLIMA_CIDATA_HOME=%s\nLIMA_CIDATA_SHELL=%s\n"
+	    "LIMA_CIDATA_PLAIN=%s\nLIMA_CIDATA_PASSWORDLESS_SUDO=%s\nLIMA_CIDATA_TIMEZONE=%s\nLIMA_CIDATA_GUEST_INSTALL_PREFIX=%s\n"
+	    "LIMA_CIDATA_SLIRP_GATEWAY=%s\nLIMA_CIDATA_SLIRP_DNS=%s\nLIMA_CIDATA_SLIRP_IP_ADDRESS=%s\nLIMA_CIDATA_VMTYPE=qemu\n",
+	    iid, c->name, guesthostname(c->name), c->user, c->uid, printable(c->comment ? c->comment : ""), c->home, c->shell,
+	    c->stock ? "1" : "", c->sudo ? "1" : "", c->timezone, c->prefix, slirpgateway, slirpdns, slirpaddress);
+	bufprintf(env, "LIMA_CIDATA_UPGRADE_PACKAGES=%s\nLIMA_CIDATA_CONTAINERD_USER=%s\nLIMA_CIDATA_CONTAINERD_SYSTEM=%s\nLIMA_CIDATA_DNS=",
+	    c->upgrade ? "1" : "", c->containerduser ? "1" : "", c->containerdsystem ? "1" : "");
+	for (i = 0; i < c->dns.n; i++)
+		bufprintf(env, "%s%s", i ? " " : "", c->dns.v[i]);
+	bufputc(env, '\n');
+}
+
 /* Write cidata.iso into the instance directory. */
 static int
 writecidata(const struct conf *c)
@@ -6576,7 +6597,6 @@ writecidata(const struct conf *c)
 	struct buf user = { 0 }, net = { 0 }, env = { 0 }, meta = { 0 }, hosts = { 0 }, out = { 0 }, param = { 0 }, etc = { 0 };
 	struct iso iso = { 0 };
 	struct pairs pairs = guestenv(c);
-	size_t i;
 	const unsigned char *p;
 	unsigned char d[32];
 	size_t len;
@@ -6598,18 +6618,7 @@ writecidata(const struct conf *c)
 	 * boot makes cloud-init repeat its per-instance work */
 	iid = keep("iid-%s", hashhex(keep("%s%s%s", user.s, net.s, c->dir), 8));
 	bufprintf(&meta, "instance-id: %s\nlocal-hostname: %s\n", iid, hostname);
-	bufprintf(&env,
-	    "LIMA_CIDATA_IID=%s\nLIMA_CIDATA_NAME=%s\nLIMA_CIDATA_HOSTNAME=%s\nLIMA_CIDATA_USER=%s\n"
-	    "LIMA_CIDATA_UID=%lld\nLIMA_CIDATA_COMMENT=%s\nLIMA_CIDATA_HOME=%s\nLIMA_CIDATA_SHELL=%s\n"
-	    "LIMA_CIDATA_PLAIN=%s\nLIMA_CIDATA_PASSWORDLESS_SUDO=%s\nLIMA_CIDATA_TIMEZONE=%s\nLIMA_CIDATA_GUEST_INSTALL_PREFIX=%s\n"
-	    "LIMA_CIDATA_SLIRP_GATEWAY=%s\nLIMA_CIDATA_SLIRP_DNS=%s\nLIMA_CIDATA_SLIRP_IP_ADDRESS=%s\nLIMA_CIDATA_VMTYPE=qemu\n",
-	    iid, c->name, hostname, c->user, c->uid, printable(c->comment ? c->comment : ""), c->home, c->shell,
-	    c->stock ? "1" : "", c->sudo ? "1" : "", c->timezone, c->prefix, slirpgateway, slirpdns, slirpaddress);
-	bufprintf(&env, "LIMA_CIDATA_UPGRADE_PACKAGES=%s\nLIMA_CIDATA_CONTAINERD_USER=%s\nLIMA_CIDATA_CONTAINERD_SYSTEM=%s\nLIMA_CIDATA_DNS=",
-	    c->upgrade ? "1" : "", c->containerduser ? "1" : "", c->containerdsystem ? "1" : "");
-	for (i = 0; i < c->dns.n; i++)
-		bufprintf(&env, "%s%s", i ? " " : "", c->dns.v[i]);
-	bufputc(&env, '\n');
+	guestfacts(c, &env, iid);
 	guestprovision(c, &iso, &env);
 	guesthosts(c, &hosts);
 	guestcerts(c, &iso, &env);
@@ -12154,20 +12163,16 @@ cmdshell(int argc, char *argv[])
 	return WIFEXITED(st) ? WEXITSTATUS(st) : 255;
 }
 
+/* The words of copy as places.  How many are in guests goes to *remote; the
+ * number of instances they name is returned, each instance once. */
 static int
-cmdcopy(int argc, char *argv[])
+copyplaces(struct place *w, int argc, char *argv[], int *remote)
 {
-	const char *backend = opt[FBACKEND].set ? opt[FBACKEND].s : "auto", *config = NULL, *colon, *name;
-	struct place *w = yalloc(&perm, (size_t)argc * sizeof *w);
-	const struct inst *only = NULL;
-	bool verbose = opt[FVERBOSE].b || opt[FDEBUG].b, automatic = strcmp(backend, "auto") == 0, rsync, guests;
-	struct args a = { 0 };
+	const char *colon, *name;
 	struct inst *in;
-	int i, k, remote = 0, several = 0, st;
+	int i, k, several = 0;
 
-	if (!automatic && strcmp(backend, "scp") != 0 && strcmp(backend, "rsync") != 0)
-		die("invalid backend %s, must be one of: scp, rsync, auto", bq(backend));
-	for (i = 0; i < argc; i++) {
+	for (i = *remote = 0; i < argc; i++) {
 		w[i] = (struct place){ NULL, argv[i] };
 		if (!(colon = strchr(argv[i], ':')))
 			continue;
@@ -12183,56 +12188,94 @@ cmdcopy(int argc, char *argv[])
 			w[i].in = in;
 			several++;
 		}
-		only = w[i].in;
-		remote++;
+		(*remote)++;
 	}
-	rsync = strcmp(backend, "rsync") == 0 || (automatic && remote <= 1 && haversync(w, argc, &guests));
-	if (strcmp(backend, "rsync") == 0 && !haversync(w, argc, &guests)) {
+	return several;
+}
+
+static void
+copyrsync(struct args *a, struct place *w, int argc, const struct inst *only, bool verbose)
+{
+	int i;
+
+	arg(a, "rsync");
+	arg(a, "-a");
+	arg(a, verbose ? "-v" : "-q");
+	if (verbose)
+		arg(a, "--progress");
+	if (opt[FRECURSIVE].b) {
+		arg(a, "-r");
+		rsyncslashes(w, argc);
+	}
+	if (only) {
+		arg(a, "-e");
+		arg(a, "%s", rsyncshell(only));
+	}
+	arg(a, "--");
+	for (i = 0; i < argc; i++)
+		arg(a, "%s", rsyncword(&w[i]));
+}
+
+/* config: an ssh.config of several instances, or NULL. */
+static void
+copyscp(struct args *a, struct place *w, int argc, const struct inst *only, const char *config, bool verbose)
+{
+	int i;
+
+	arg(a, "scp");
+	if (config) {
+		arg(a, "-F");
+		arg(a, "%s", config);
+		arg(a, "-o");
+		arg(a, "ControlMaster=no");
+	} else if (only)
+		sshconfigargs(a, only);
+	arg(a, verbose ? "-v" : "-q");
+	if (opt[FRECURSIVE].b)
+		arg(a, "-r");
+	arg(a, "-3");
+	arg(a, "--");
+	for (i = 0; i < argc; i++)
+		if (w[i].in)
+			arg(a, "%s:%s", guesthostname(w[i].in->name), w[i].path);
+		else
+			arg(a, "%s", w[i].path);
+}
+
+static int
+cmdcopy(int argc, char *argv[])
+{
+	const char *backend = opt[FBACKEND].set ? opt[FBACKEND].s : "auto", *config = NULL;
+	struct place *w = yalloc(&perm, (size_t)argc * sizeof *w);
+	const struct inst *only = NULL;
+	bool verbose = opt[FVERBOSE].b || opt[FDEBUG].b, rsync = strcmp(backend, "rsync") == 0, guests;
+	struct args a = { 0 };
+	struct job j = { .fd = { -1, -1, -1 } };
+	int i, remote, several, st;
+	pid_t pid;
+
+	if (!rsync && strcmp(backend, "scp") != 0 && strcmp(backend, "auto") != 0)
+		die("invalid backend %s, must be one of: scp, rsync, auto", bq(backend));
+	several = copyplaces(w, argc, argv, &remote);
+	for (i = 0; i < argc; i++)
+		only = w[i].in ? w[i].in : only;
+	if (rsync && !haversync(w, argc, &guests)) {
 		if (guests)
 			die("rsync not found on host; install rsync, or use --backend=scp");
 		die("rsync not available on guest(s)");
 	}
+	if (strcmp(backend, "auto") == 0)
+		rsync = remote <= 1 && haversync(w, argc, &guests);
 	if (!rsync && !findprog("scp"))
 		die("neither rsync nor scp found on host: install openssh-client");
-	arg(&a, rsync ? "rsync" : "scp");
-	if (rsync) {
-		arg(&a, "-a");
-		arg(&a, verbose ? "-v" : "-q");
-		if (verbose)
-			arg(&a, "--progress");
-		if (opt[FRECURSIVE].b) {
-			arg(&a, "-r");
-			rsyncslashes(w, argc);
-		}
-		if (only) {
-			arg(&a, "-e");
-			arg(&a, "%s", rsyncshell(only));
-		}
-	} else {
-		if (several > 1) {
-			arg(&a, "-F");
-			arg(&a, "%s", config = joinedconfig(w, argc));
-			arg(&a, "-o");
-			arg(&a, "ControlMaster=no");
-		} else if (only)
-			sshconfigargs(&a, only);
-		arg(&a, verbose ? "-v" : "-q");
-		if (opt[FRECURSIVE].b)
-			arg(&a, "-r");
-		arg(&a, "-3");
-	}
-	arg(&a, "--");
-	for (i = 0; i < argc; i++)
-		if (rsync)
-			arg(&a, "%s", rsyncword(&w[i]));
-		else if (w[i].in)
-			arg(&a, "%s:%s", guesthostname(w[i].in->name), w[i].path);
-		else
-			arg(&a, "%s", w[i].path);
+	if (rsync)
+		copyrsync(&a, w, argc, only, verbose);
+	else
+		copyscp(&a, w, argc, only, several > 1 ? config = joinedconfig(w, argc) : NULL, verbose);
 	if (!config)
 		become(&a, rsync ? "rsync" : "openssh-client");
-	struct job j = { .argv = a.v, .fd = { -1, -1, -1 } };
-	pid_t pid = spawn(&j);
+	j.argv = a.v;
+	pid = spawn(&j);
 	st = pid < 0 ? 255 << 8 : waitchild(pid);
 	(void)unlink(config);
 	argsfree(&a);
