@@ -82,7 +82,7 @@ str(const char *s)
 static void
 handle(const char *s)
 {
-	size_t i = (size_t)atoi(s);
+	size_t i = strtoul(s, NULL, 10);
 
 	u32(handles[i].n);
 	memcpy(pkt + len, handles[i].s, handles[i].n);
