@@ -119,12 +119,13 @@ video: {display: vnc}"
 		printf '# first start, by EFI, plain: %d s\n' $(($(date +%s) - t))
 		status 0
 		errhas READY
+		cp "$err" "$T/said"     # the next command has its own stderr
 		says yes '[ -d /sys/firmware/efi ] && echo yes'
 		says 0 'sudo -n id -u'
 		says 'no no' 'for f in /etc/cloud/cloud-init.disabled /etc/systemd/system/lima-boot.service; do [ -e $f ] && echo yes || echo no; done | paste -sd " "'
 		ok 'plain, by EFI: cloud-init stays what it is'
-		errlacks 'VNC password:'
-		errhas 'VNC server running at'
+		filelacks "$T/said" 'VNC password:'
+		filehas "$T/said" 'VNC server running at'
 		holds grep -qE '^127\.0\.0\.1:[0-9]$' "$LIMA_HOME/$vm/vncdisplay"
 		holds test -s "$LIMA_HOME/$vm/vncpassword"
 		ok 'video.display: vnc, with a password and its address in files'
