@@ -26,7 +26,7 @@ LINKS = lima nerdctl.lima docker.lima podman.lima apptainer.lima kubectl.lima
 # what a program is missing for, and the Debian package that has it
 RUNNEEDS = cc:gcc qemu-system-$$(uname -m):qemu-system-$$(uname -m | sed 's/x86_64/x86/;s/aarch64/arm/') \
 	qemu-img:qemu-utils ssh:openssh-client curl:curl mmdebstrap:mmdebstrap newuidmap:uidmap \
-	mke2fs:e2fsprogs xz:xz-utils musl-gcc:musl-tools
+	mke2fs:e2fsprogs gzip:gzip xz:xz-utils musl-gcc:musl-tools
 TESTNEEDS = $(RUNNEEDS) isoinfo:genisoimage busybox:busybox shellcheck:shellcheck \
 	mandoc:mandoc script:bsdutils bzip2:bzip2 zstd:zstd jq:jq aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu
 
@@ -35,13 +35,13 @@ all: limactl $(LINKS)
 config.h:
 	cp config.def.h $@
 
-# the scripts go without their comments
+# gzip members, and the scripts without their comments
 embed.h: $(EMBED) Makefile
 	@{ echo '/* made by make out of guest/ and templates/ */'; \
 	n=0; for f in $(EMBED); do \
 		[ -s "$$f" ] || continue; \
 		echo "static const unsigned char embed$$n[] = {"; \
-		case $$f in *.sh) sed '/^[[:blank:]]*#\([^!]\|$$\)/d' "$$f" ;; *) cat "$$f" ;; esac | \
+		case $$f in *.sh) sed '/^[[:blank:]]*#\([^!]\|$$\)/d' "$$f" ;; *) cat "$$f" ;; esac | gzip -9n | \
 		od -An -v -tx1 | sed 's/ *\([0-9a-f][0-9a-f]\)/0x\1,/g'; \
 		echo '};'; n=$$((n + 1)); \
 	done; \
@@ -56,7 +56,8 @@ limactl: $(SRC)
 	$(CC) $(ALL_CFLAGS) $(HARDEN) -fPIE -pie -Wl,-z,relro,-z,now $(LDFLAGS) -o $@ lima.c
 
 # one file that needs nothing beside it, and as small as it gets
-SMALL = -Os -ffunction-sections -fdata-sections -Wl,--gc-sections -fno-asynchronous-unwind-tables
+SMALL = -Os -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables \
+	-Wl,--gc-sections,-z,noseparate-code
 static: limactl-static
 limactl-static: $(SRC)
 	$(MUSLCC) $(ALL_CFLAGS) $(HARDEN) $(SMALL) -static -s $(LDFLAGS) -o $@ lima.c

@@ -26,7 +26,7 @@
  *	  3. Memory, strings, numbers      220
  *	  4. Files                         320
  *	  5. Processes                     250
- *	  6. SHA-256                       100
+ *	  6. SHA-256 and inflate           250
  *	  7. Host                          210
  *	  8. Text templates                800
  *	  9. Configuration                 900
@@ -1168,7 +1168,7 @@ catchsignals(void (*handler)(int))
 		sigaction(sigs[i], &sa, NULL);
 }
 
-/* ---- 6. SHA-256 --------------------------------------------------------- */
+/* ---- 6. SHA-256 and inflate --------------------------------------------- */
 
 /* FIPS 180-4, one-shot: names, cache keys and addresses need it; files are
  * hashed by sha256sum. */
@@ -1256,6 +1256,186 @@ hashhex(const char *s, size_t n)
 	r = keep("%s", b.s);
 	buffree(&b);
 	return r;
+}
+
+/* DEFLATE (RFC 1951) out of a gzip member (RFC 1952) that the Makefile made:
+ * the files in this binary are worth a third of their size. */
+struct inflate {
+	const unsigned char *in, *end;
+	unsigned char *out;
+	size_t len, cap;
+	unsigned hold;          /* bits read and not used, the first is the lowest */
+	int held;
+};
+struct huffman {
+	unsigned short count[16];       /* codes of each length */
+	unsigned short sym[288];        /* in the order of their codes */
+};
+
+static unsigned
+infbits(struct inflate *z, int n)
+{
+	unsigned v;
+
+	for (; z->held < n; z->held += 8) {
+		assert(z->in < z->end);
+		z->hold |= (unsigned)*z->in++ << z->held;
+	}
+	v = z->hold & ((1u << n) - 1);
+	z->hold >>= n;
+	z->held -= n;
+	return v;
+}
+
+static void
+infout(struct inflate *z, unsigned char c)
+{
+	assert(z->len < z->cap);
+	z->out[z->len++] = c;
+}
+
+/* 3.2.2: codes of a length are consecutive, those of the next follow doubled. */
+static unsigned
+infsym(struct inflate *z, const struct huffman *h)
+{
+	unsigned code = 0, first = 0, i = 0;
+	int len;
+
+	for (len = 1; len < 16; len++) {
+		code = code << 1 | infbits(z, 1);
+		first <<= 1;
+		if (code < first + h->count[len])
+			return h->sym[i + code - first];
+		i += h->count[len];
+		first += h->count[len];
+	}
+	assert(!"no such code");
+	return 0;
+}
+
+static void
+infcodes(struct huffman *h, const unsigned char *lens, unsigned n)
+{
+	unsigned short at[16] = { 0 };
+	unsigned i;
+
+	memset(h->count, 0, sizeof h->count);
+	for (i = 0; i < n; i++)
+		h->count[lens[i]]++;
+	h->count[0] = 0;
+	for (i = 1; i < 15; i++)
+		at[i + 1] = (unsigned short)(at[i] + h->count[i]);
+	for (i = 0; i < n; i++)
+		if (lens[i])
+			h->sym[at[lens[i]]++] = (unsigned short)i;
+}
+
+/* 3.2.6: the tables of a block that has none of its own. */
+static void
+inffixed(struct inflate *z, struct huffman *lit, struct huffman *dist)
+{
+	unsigned char lens[288];
+	unsigned i;
+
+	(void)z;
+	for (i = 0; i < 288; i++)
+		lens[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8;
+	infcodes(lit, lens, 288);
+	memset(lens, 5, 30);
+	infcodes(dist, lens, 30);
+}
+
+/* 3.2.7: the code lengths of a dynamic block, themselves coded. */
+static void
+inftables(struct inflate *z, struct huffman *lit, struct huffman *dist)
+{
+	static const unsigned char order[] = { 16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15 };
+	unsigned char lens[288 + 32] = { 0 };
+	unsigned nlit = infbits(z, 5) + 257, ndist = infbits(z, 5) + 1, n = infbits(z, 4) + 4, i, s, rep;
+
+	for (i = 0; i < n; i++)
+		lens[order[i]] = (unsigned char)infbits(z, 3);
+	infcodes(lit, lens, 19);
+	memset(lens, 0, sizeof lens);
+	for (i = 0; i < nlit + ndist;) {
+		if ((s = infsym(z, lit)) < 16) {
+			lens[i++] = (unsigned char)s;
+			continue;
+		}
+		rep = s == 16 ? infbits(z, 2) + 3 : s == 17 ? infbits(z, 3) + 3 : infbits(z, 7) + 11;
+		assert(i + rep <= nlit + ndist && (s != 16 || i));
+		s = s == 16 ? lens[i - 1] : 0;
+		while (rep--)
+			lens[i++] = (unsigned char)s;
+	}
+	infcodes(lit, lens, nlit);
+	infcodes(dist, lens + nlit, ndist);
+}
+
+/* 3.2.4: bytes as they are, from a byte boundary on, after a length and its
+ * complement. */
+static void
+infstored(struct inflate *z)
+{
+	unsigned n;
+
+	(void)infbits(z, z->held % 8);
+	n = infbits(z, 16);
+	(void)infbits(z, 16);
+	while (n--)
+		infout(z, (unsigned char)infbits(z, 8));
+}
+
+/* 3.2.5: literals, and copies of what was written up to 32 KiB before. */
+static void
+infblock(struct inflate *z, const struct huffman *lit, const struct huffman *dist)
+{
+	unsigned s, n, d, extra;
+
+	while ((s = infsym(z, lit)) != 256) {
+		if (s < 256) {
+			infout(z, (unsigned char)s);
+			continue;
+		}
+		s -= 257;
+		extra = s < 8 || s == 28 ? 0 : s / 4 - 1;
+		n = s == 28 ? 258 : s < 8 ? s + 3 : ((4 + s % 4) << extra) + 3;
+		n += infbits(z, (int)extra);
+		s = infsym(z, dist);
+		extra = s < 4 ? 0 : s / 2 - 1;
+		d = s < 4 ? s + 1 : ((2 + s % 2) << extra) + 1;
+		d += infbits(z, (int)extra);
+		assert(d <= z->len);
+		while (n--)
+			infout(z, z->out[z->len - d]);
+	}
+}
+
+/* A gzip member without a header's optional parts, as `gzip -n` makes it.
+ * Returns what it holds, on perm; its length in *n. */
+static const unsigned char *
+gunzip(const unsigned char *p, size_t len, size_t *n)
+{
+	const unsigned char *size = p + len - 4;        /* ISIZE */
+	struct inflate z = { .in = p + 10, .end = p + len - 8 };
+	struct huffman lit, dist;
+	unsigned last, type;
+
+	z.cap = (size_t)size[0] | (size_t)size[1] << 8 | (size_t)size[2] << 16;
+	z.out = yalloc(&perm, z.cap + 1);
+	z.out[z.cap] = 0;
+	do {
+		last = infbits(&z, 1);
+		if (!(type = infbits(&z, 2))) {
+			infstored(&z);
+			continue;
+		}
+		(type == 1 ? inffixed : inftables)(&z, &lit, &dist);
+		infblock(&z, &lit, &dist);
+	} while (!last);
+	assert(z.len == z.cap);
+	*n = z.len;
+	return z.out;
 }
 
 /* ---- 7. Host ------------------------------------------------------------ */
@@ -4345,6 +4525,21 @@ allinstances(void)
  * of spec/runtime.md 1.3; built ones beside them.  An instance gets basedisk
  * (reflink, hard link or copy) and a qcow2 overlay `disk` on it. */
 
+/* What stands at i of embeds, on perm, with a NUL behind it. */
+static const unsigned char *
+embedat(size_t i, size_t *len)
+{
+	static struct {
+		const unsigned char *p;
+		size_t len;
+	} done[LEN(embeds)];
+
+	if (!done[i].p)
+		done[i].p = gunzip(embeds[i].data, embeds[i].len, &done[i].len);
+	*len = done[i].len;
+	return done[i].p;
+}
+
 /* NULL: it was not there when this binary was made. */
 static const unsigned char *
 embeddedmaybe(const char *name, size_t *len)
@@ -4352,10 +4547,8 @@ embeddedmaybe(const char *name, size_t *len)
 	size_t i;
 
 	for (i = 0; i < LEN(embeds); i++)
-		if (strcmp(embeds[i].name, name) == 0) {
-			*len = embeds[i].len;
-			return embeds[i].data;
-		}
+		if (strcmp(embeds[i].name, name) == 0)
+			return embedat(i, len);
 	return NULL;
 }
 
@@ -5445,11 +5638,11 @@ static const char *
 insidetext(const char *file)
 {
 	const char *mounts = "_default/mounts.yaml", *r, *name;
-	size_t i;
+	size_t i, len;
 
 	for (i = 0; i < LEN(embeds); i++)
 		if (startswith(embeds[i].name, "templates/") && strcmp(embeds[i].name + 10, file) == 0)
-			return keep("%.*s", (int)embeds[i].len, (const char *)embeds[i].data);
+			return (const char *)embedat(i, &len);
 	if (!endswith(file, ".yaml"))
 		return NULL;
 	name = keep("%.*s", (int)strlen(file) - 5, file);
