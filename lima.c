@@ -10627,6 +10627,43 @@ startinstance(struct inst *in, long long limit)
 	}
 }
 
+/* The playbooks of provision mode ansible, run on the host once the guest is
+ * ready, with its ssh.config for a connection and param in the environment. */
+static void
+runplaybooks(const struct inst *in)
+{
+	const struct provision *p = in->conf.provisions.v;
+	const struct pair *v = in->conf.param.v;
+	const char *inventory = keep("%s/ansible-inventory.yaml", in->dir), *text;
+	struct args a = { 0 };
+	size_t i, k;
+	int st;
+
+	for (i = 0; i < in->conf.provisions.n; i++) {
+		if (strcmp(p[i].mode, "ansible") != 0 || !p[i].playbook)
+			continue;
+		text = keep("lima:\n  hosts:\n    %s:\n      ansible_connection: ssh\n      ansible_host: %s\n"
+		    "      ansible_ssh_common_args: \"-F '%s/ssh.config'\"\n", in->name, guesthostname(in->name), in->dir);
+		if (writefile(inventory, text, strlen(text), 0644) < 0)
+			die("write %s:", inventory);
+		for (k = 0; k < in->conf.param.n; k++)
+			if (setenv(keep("PARAM_%s", v[k].key), v[k].val, 1) < 0)
+				die("setenv:");
+		argsfree(&a);
+		arg(&a, "ansible-playbook");
+		arg(&a, "-i");
+		arg(&a, "%s", inventory);
+		arg(&a, "%s", p[i].playbook);
+		info("Waiting for ansible playbook %s", bq(p[i].playbook));
+		st = runto(a.v, NULL, NULL, -1);
+		if (st == -1 && errno == ENOENT)
+			die("ansible-playbook: not found in PATH; install ansible (the VM runs on)");
+		if (st != 0)
+			die("ansible-playbook %s %s (the VM runs on)", p[i].playbook, ended(st));
+	}
+	argsfree(&a);
+}
+
 /* The last words of a start. */
 static void
 ready(const struct inst *in)
@@ -10634,6 +10671,7 @@ ready(const struct inst *in)
 	struct inst in2 = *in;
 	char *m, *line;
 
+	runplaybooks(in);
 	if (in->conf.plain)
 		info("READY. Run `ssh -F %s %s` to open the shell.", bq(keep("%s/ssh.config", in->dir)), guesthostname(in->name));
 	else if (strcmp(in->name, "default") == 0)
