@@ -31,6 +31,9 @@ static const char slirpgateway[] = "192.168.5.2";       /* the host's loopback, 
 static const char slirpdns[] = "192.168.5.3";           /* forwards to the host's resolver */
 static const char slirpaddress[] = "192.168.5.15";      /* the guest */
 
+/* UDP that automatic forwarding leaves alone: DHCP, NTP and its control, mDNS, LLMNR */
+static const unsigned short neverudp[] = { 67, 68, 123, 323, 5353, 5355 };
+
 /* ---- patience, in milliseconds ---- */
 static const long long startwait = 10 * 60 * 1000;      /* start --timeout: until Running */
 static const long long powerwait = 3 * 60 * 1000;       /* power button, until QEMU is asked to quit */
@@ -42,6 +45,8 @@ static const long long retrylast = 5 * 1000;            /* ... up to this */
 static const long long loginwait = 40 * 1000;           /* an ssh master that hangs is ended */
 static const long long donewait = 3 * 1000;             /* ssh works, console silent: ask through ssh */
 static const long long spacewait = 5 * 1000;            /* VM paused on a full disk: look again */
+static const long long takenwait = 5 * 1000;            /* a host port in use: tried again */
+static const long long agentwait = 60 * 1000;           /* boot done, no word of the guest agent: DEGRADED */
 static const long long requestwait = 3 * 1000;          /* a client of ha.sock that does not finish its request */
 
 /* ---- bounds ---- */
@@ -50,6 +55,8 @@ static const long long buildspace = 1LL << 30;          /* free bytes a built im
 static const long long resumespace = 64 << 20;          /* free bytes with which a VM paused on a full disk goes on */
 static const int manywords = 200;                       /* lines of failed scripts that are passed on */
 static const int manyreboots = 20;                      /* of a guest are logged, and no more */
+static const int manyforwards = 100000;                 /* forwards logged, in the life of a VM */
+static const long long journalcap = 256 << 10;          /* ha.forwards is written anew when it grows beyond, bytes */
 static const int consolelines = 20;                     /* lines of the console shown with a failure */
 
 static const char vncdefault[] = "127.0.0.1:0,to=9";   /* video.vnc.display: the first free one of ten */

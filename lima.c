@@ -70,6 +70,7 @@
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <sys/timerfd.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <arpa/inet.h>
@@ -3036,7 +3037,7 @@ static const struct key confkeys[] = {
 	{ .path = "containerd.archives",    .type = KLIST, .off = C(archives), ITEMS(archivekeys, struct image), .later = true },
 	{ .path = "guestInstallPrefix",     .type = KSTR,  .off = C(prefix), .def = "/usr/local", .check = checkline },
 	{ .path = "probes",                 .type = KLIST, .off = C(probes), ITEMS(probekeys, struct probe), .brief = true, .later = true },
-	{ .path = "portForwards",           .type = KLIST, .off = C(forwards), ITEMS(forwardkeys, struct forward), .brief = true, .later = true },
+	{ .path = "portForwards",           .type = KLIST, .off = C(forwards), ITEMS(forwardkeys, struct forward), .brief = true },
 	{ .path = "copyToHost",             .type = KLIST, .off = C(copies), ITEMS(copykeys, struct cthost), .brief = true, .later = true },
 	{ .path = "message",                .type = KSTR,  .off = C(message), .merge = MOWN, .brief = true },
 	{ .path = "networks",               .type = KLIST, .off = C(networks), .items = networkkeys, .size = sizeof(struct network), .merge = MKEYED, .brief = true },
@@ -4550,6 +4551,13 @@ embeddedmaybe(const char *name, size_t *len)
 		if (strcmp(embeds[i].name, name) == 0)
 			return embedat(i, len);
 	return NULL;
+}
+
+/* The guest agent for an instance's architecture; NULL: no compiler made one. */
+static const unsigned char *
+agentfor(const struct conf *c, size_t *len)
+{
+	return embeddedmaybe(keep("lima-guestagent.%s", c->arch), len);
 }
 
 static const unsigned char *
@@ -6823,7 +6831,7 @@ writecidata(const struct conf *c)
 	}
 	isoadd(&iso, 0, "param.env", S_IFREG|0600, param.s, param.len);
 	isoadd(&iso, 0, "etc_environment", S_IFREG|0644, etc.s, etc.len);
-	if (c->agent && (p = embeddedmaybe(keep("lima-guestagent.%s", c->arch), &len))) {
+	if (c->agent && (p = agentfor(c, &len))) {
 		isoadd(&iso, 0, "lima-guestagent", S_IFREG|0755, p, len);
 		sha256(p, len, d);      /* by which boot.sh knows that it has this one */
 		bufprintf(&env, "LIMA_CIDATA_GUESTAGENT=%02x%02x%02x%02x\n", d[0], d[1], d[2], d[3]);
@@ -9146,11 +9154,1113 @@ looprun(bool (*over)(void))
 
 /* ---- 25. Guest agent ---------------------------------------------------- */
 
-/* What the guest agent says, and what it is told. */
+/* What the guest agent says and what it is told; guestagent.c has the lines.
+ * They go over a virtio-serial port, on the host a socket that QEMU listens on.
+ * QMP tells when the guest opens its end, and then we say hello.  The guest is
+ * hostile: a line becomes a struct said, or nothing. */
+
+#define PORTMAX 4096                    /* listeners of one guest: guestagent.c's MAXPORTS */
+
+struct port {
+	bool udp, v6;
+	uint16_t num;
+	uint8_t addr[16];               /* as on the wire; IPv4 in the first 4, the rest is 0 */
+};
+struct said {
+	enum { SAIDHELLO, SAIDBEGIN, SAIDEND, SAIDNEW, SAIDGONE, SAIDTIME } what;
+	struct port port;               /* of SAIDNEW and SAIDGONE */
+	long long ms;                   /* SAIDTIME: how far behind the clock was */
+	bool set;                       /* it was set */
+};
+static struct {
+	struct watch w;                 /* of the socket; fd -1: not connected */
+	char line[256];
+	size_t n;
+	bool skip;                      /* the rest of a line that was too long */
+	bool up;                        /* it has answered */
+	struct watch clock;
+	void (*said)(const struct said *);
+} ga = { .w.fd = -1, .clock.fd = -1 };
+
+/* An address as text into p; v4-mapped ones are IPv4.  -1: it is none. */
+static int
+parseaddr(const char *s, struct port *p)
+{
+	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+
+	memset(p->addr, 0, sizeof p->addr);
+	p->v6 = false;
+	if (inet_pton(AF_INET, s, p->addr) == 1)
+		return 0;
+	if (inet_pton(AF_INET6, s, p->addr) != 1)
+		return -1;
+	p->v6 = memcmp(p->addr, mapped, sizeof mapped) != 0;
+	if (!p->v6) {
+		memcpy(p->addr, p->addr + 12, 4);
+		memset(p->addr + 4, 0, 12);
+	}
+	return 0;
+}
+
+/* One line of the agent; -1 when it is none that we know. */
+static int
+parsesaid(const char *s, struct said *o)
+{
+	static const char *const words[] = { "lima-guestagent 1", "begin", "end" };
+	char addr[INET6_ADDRSTRLEN];
+	long long num;
+	size_t n;
+
+	*o = (struct said){ 0 };
+	for (n = 0; n < LEN(words); n++)
+		if (strcmp(s, words[n]) == 0) {
+			o->what = n;
+			return 0;
+		}
+	if (startswith(s, "time ")) {
+		s += 5;
+		n = strcspn(s, " ");
+		if (n >= sizeof addr || !s[n])
+			return -1;
+		memcpy(addr, s, n);
+		addr[n] = '\0';
+		o->what = SAIDTIME;
+		o->set = strcmp(s + n, " set") == 0;
+		return parsenum(addr, -(1LL << 52), 1LL << 52, &o->ms);
+	}
+	if ((*s != '+' && *s != '-') || (!startswith(s + 1, " tcp ") && !startswith(s + 1, " udp ")))
+		return -1;
+	o->what = *s == '+' ? SAIDNEW : SAIDGONE;
+	o->port.udp = s[2] == 'u';
+	s += 6;
+	n = strcspn(s, " ");
+	if (n >= sizeof addr || !s[n] || parsenum(s + n + 1, 1, 65535, &num) < 0)
+		return -1;
+	memcpy(addr, s, n);
+	addr[n] = '\0';
+	o->port.num = (uint16_t)num;
+	return parseaddr(addr, &o->port);
+}
+
+/* Tell it a line.  What it does not take is lost: it gets all anew with hello. */
+static void PRINTF(1, 2)
+gatell(const char *fmt, ...)
+{
+	char line[128];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof line, fmt, ap);
+	va_end(ap);
+	if (ga.w.fd >= 0)
+		(void)send(ga.w.fd, line, strlen(line), MSG_NOSIGNAL|MSG_DONTWAIT);
+}
+
+/* The host's time.  The guest sets its clock when that is wrong. */
+static void
+gatime(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	if (ga.up)
+		gatell("time %lld %ld\n", (long long)t.tv_sec, t.tv_nsec);
+}
+
+/* The guest opened its end, or may have. */
+static void
+gahello(void)
+{
+	gatell("\nhello 1\n");
+}
+
+static void
+gaclose(void)
+{
+	watchdel(&ga.w);
+	if (ga.w.fd >= 0)
+		close(ga.w.fd);
+	ga.w.fd = -1;
+	ga.n = 0;
+	ga.up = false;
+}
+
+static void
+gaready(struct watch *w, short revents)
+{
+	char chunk[16384];
+	struct said o;
+	ssize_t n, i;
+
+	(void)revents;
+	/* once a turn: a guest that talks all the time is not alone here */
+	n = recv(w->fd, chunk, sizeof chunk, MSG_DONTWAIT);
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		gaclose();
+	for (i = 0; i < n; i++) {
+		if (chunk[i] != '\n') {
+			if (ga.n == sizeof ga.line - 1)
+				ga.skip = true;
+			else
+				ga.line[ga.n++] = chunk[i];
+			continue;
+		}
+		ga.line[ga.n] = '\0';
+		if (!ga.skip && strlen(ga.line) == ga.n && parsesaid(ga.line, &o) == 0) {
+			ga.up |= o.what == SAIDHELLO;
+			if (ga.up)
+				ga.said(&o);
+		}
+		ga.n = 0;
+		ga.skip = false;
+	}
+}
+
+/* The clock of the host was set, or the host slept: timerfd_create(2). */
+static void
+clockset(struct watch *w, short revents)
+{
+	static const struct itimerspec never = { .it_value.tv_sec = LONG_MAX };
+	uint64_t n;
+
+	(void)revents;
+	if (read(w->fd, &n, sizeof n) < 0 && errno == ECANCELED)
+		gatime();
+	(void)timerfd_settime(w->fd, TFD_TIMER_ABSTIME|TFD_TIMER_CANCEL_ON_SET, &never, NULL);
+}
+
+/* Connect to the port, whose socket is QEMU's; said gets each line. */
+static void
+gaconnect(const char *path, void (*said)(const struct said *))
+{
+	int fd;
+
+	ga.said = said;
+	if (ga.w.fd < 0 && (fd = connectunix(path, SOCK_NONBLOCK)) >= 0)
+		watchadd(&ga.w, fd, POLLIN, gaready);
+	if (ga.w.fd < 0)
+		warn("connect %s:", path);
+	if (ga.clock.fd < 0 && (fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC|TFD_NONBLOCK)) >= 0) {
+		watchadd(&ga.clock, fd, POLLIN, clockset);
+		clockset(&ga.clock, 0);
+	}
+}
 
 /* ---- 26. Port forwards -------------------------------------------------- */
 
-/* From listeners of the guest and rules to listeners of the host. */
+/* From listeners of the guest and rules to listeners of the host.  What is
+ * wanted (refs) and what is there (state) are kept apart: fwdsync() brings the
+ * second to the first by one request at a time, and whatever happens to a
+ * carrier only changes the second.
+ *
+ * TCP and unix sockets are the ssh master's, asked on its control socket by the
+ * protocol of OpenSSH's PROTOCOL.mux: a hundred requests go in one write, where
+ * `ssh -O forward` is a process each.  UDP is QEMU's user network, asked by QMP;
+ * it reaches the guest's own address only, so what listens on the guest's
+ * loopback cannot be reached.
+ *
+ * ha.forwards says what was asked for, for the agent that adopts the master: a
+ * line before each request to open, another after a close.  It may name too
+ * much and never too little. */
+
+enum { UNIXPORT = -2 };                 /* PROTOCOL.mux: the host is a path */
+struct end {
+	int port;
+	char host[UNIXPATHMAX];
+};
+enum fstate { FSHUT, FOPENING, FOPEN, FCLOSING, FTAKEN, FDENIED };
+struct fwd {
+	struct fwd *next;
+	bool udp, reverse;
+	bool fixed;                     /* by configuration, whoever listens */
+	bool told;                      /* that it cannot be had */
+	unsigned refs;                  /* listeners, or the configuration, that want it */
+	enum fstate st;
+	uint32_t rid;                   /* of the request under way */
+	size_t rule;                    /* index, for messages; beyond the last: automatic */
+	struct end host, guest;
+	struct end to;                  /* the guest's end as it was asked for */
+};
+struct listener {
+	struct port port;
+	struct fwd *to;                 /* NULL: not forwarded */
+	bool seen;                      /* in the list that is being told */
+};
+static struct {
+	const struct conf *c;
+	long long sshport;
+	struct listener *l;
+	size_t nl;
+	struct fwd *all;
+	struct watch mux;               /* the master's control socket; fd -1: not connected */
+	struct buf in, out;
+	bool greeted;                   /* by the master */
+	bool guestready;                /* old sockets are removed there */
+	bool held;                      /* adopted ones stay until the agent has told its list */
+	uint32_t rid;
+	struct qmp *qmp;                /* NULL: does not answer yet */
+	struct timer retry;
+	int journal;
+	off_t noted;                    /* bytes in it */
+	bool quiet[2];                  /* TCP, UDP: nothing of it is forwarded at all */
+	const char *udpmode;            /* as told to the agent */
+	int lines;                      /* logged about forwards */
+	void (*event)(const char *json);
+} fw = { .mux.fd = -1, .journal = -1 };
+
+static const char *const protoname[2][2] = { { "tcp", "TCP" }, { "udp", "UDP" } };
+
+static bool
+unspecified(const struct port *p)
+{
+	static const uint8_t zero[16];
+
+	return memcmp(p->addr, zero, sizeof zero) == 0;
+}
+
+static void
+portaddr(const struct port *p, char out[INET6_ADDRSTRLEN])
+{
+	(void)inet_ntop(p->v6 ? AF_INET6 : AF_INET, p->addr, out, INET6_ADDRSTRLEN);
+}
+
+static void
+endset(struct end *e, const char *hostname, long long port)
+{
+	e->port = (int)port;
+	snprintf(e->host, sizeof e->host, "%s", hostname);
+}
+
+static bool
+endsame(const struct end *a, const struct end *b)
+{
+	return a->port == b->port && strcmp(a->host, b->host) == 0;
+}
+
+/* As in messages and events: ip:port, [ip6]:port, or a path.  Good until the
+ * fourth call from here. */
+static const char *
+endtext(const struct end *e)
+{
+	static char ring[4][UNIXPATHMAX + 16];
+	static unsigned turn;
+	char *s = ring[turn++ % LEN(ring)];
+
+	snprintf(s, sizeof *ring, e->port == UNIXPORT ? "%s" : strchr(e->host, ':') ? "[%s]:%d" : "%s:%d", e->host, e->port);
+	return s;
+}
+
+static const char *
+porttext(const struct port *p)
+{
+	struct end e;
+
+	portaddr(p, e.host);
+	e.port = p->num;
+	return endtext(&e);
+}
+
+/* Does a rule's address take a listener's?  spec/runtime.md 9.3. */
+static bool
+addrfits(const struct forward *f, const struct port *p)
+{
+	static const uint8_t loop6[16] = { [15] = 1 };
+	struct port want;
+
+	if (unspecified(p))
+		return true;
+	if (parseaddr(f->guestip, &want) < 0)
+		return false;
+	if (want.v6 == p->v6 && memcmp(want.addr, p->addr, sizeof want.addr) == 0)
+		return true;
+	if (unspecified(&want) && f->guestzero <= 0)
+		return true;
+	return p->v6 && memcmp(p->addr, loop6, sizeof loop6) == 0 && strcmp(f->guestip, "127.0.0.1") == 0;
+}
+
+static bool
+neverforward(const struct port *p)
+{
+	size_t i;
+
+	for (i = 0; p->udp && i < LEN(neverudp); i++)
+		if (neverudp[i] == p->num)
+			return true;
+	return false;
+}
+
+/* The rule for a listener of the guest: its index, that of none behind the last
+ * for the automatic one, -1 when it is not forwarded.  host: where it goes. */
+static int
+matchport(const struct conf *c, long long sshport, const struct port *p, struct end *hostend)
+{
+	static const struct forward automatic = { .guestip = "127.0.0.1", .hostip = "127.0.0.1",
+	    .guestports = { 1, 65535 }, .hostports = { 1, 65535 }, .proto = "any" };
+	const struct forward *f;
+	struct port at;
+	size_t i;
+
+	if (p->num == 22 || p->num == sshport)
+		return -1;
+	for (i = 0; i < c->forwards.n + (c->autoforward && !neverforward(p)); i++) {
+		f = i < c->forwards.n ? (const struct forward *)c->forwards.v + i : &automatic;
+		if ((f->guestsocket && *f->guestsocket) || p->num < f->guestports.from || p->num > f->guestports.to ||
+		    (strcmp(f->proto, "any") != 0 && strcmp(f->proto, protoname[p->udp][0]) != 0) || !addrfits(f, p))
+			continue;
+		if (f->ignore > 0) {
+			/* what blocks one address cannot block a wildcard */
+			if (unspecified(p) && parseaddr(f->guestip, &at) == 0 && !unspecified(&at))
+				continue;
+			return -1;
+		}
+		if (f->hostsocket && *f->hostsocket)
+			endset(hostend, f->hostsocket, UNIXPORT);
+		else
+			endset(hostend, f->hostip, p->num + f->hostports.from - f->guestports.from);
+		return (int)i;
+	}
+	return -1;
+}
+
+/* Log and event of a listener; the guest can make them grow, so they end. */
+static void
+fwdsay(const char *type, const struct port *p, const struct end *hostend)
+{
+	static const struct { const char *type, *fmt; } t[] = {
+		{ "forwarding", "Forwarding %s from %s to %s" },
+		{ "stopping", "Stopping forwarding %s from %s to %s" },
+		{ "not-forwarding", "Not forwarding %s %s%s" },
+	};
+	struct buf b = { 0 };
+	size_t i;
+
+	if (fw.lines++ >= manyforwards) {
+		if (fw.lines == manyforwards + 1)
+			warn("The guest opens and closes ports all the time: no more of it is logged");
+		return;
+	}
+	for (i = 0; strcmp(t[i].type, type) != 0; i++)
+		;
+	info(t[i].fmt, protoname[p->udp][1], porttext(p), hostend ? endtext(hostend) : "");
+	bufprintf(&b, "{\"type\":\"%s\",\"protocol\":\"%s\",\"guestAddr\":\"%s\"", type, protoname[p->udp][0], porttext(p));
+	if (hostend) {
+		bufputs(&b, ",\"hostAddr\":");
+		yjsonstr(&b, endtext(hostend), strlen(endtext(hostend)));
+	}
+	bufputc(&b, '}');
+	fw.event(b.s);
+	buffree(&b);
+}
+
+/* ---- the journal ---- */
+
+/* Its lines: + or -, kind, host, port, guest, port; a TAB between. */
+static void
+fwdnote(char sign, const struct fwd *f)
+{
+	struct buf b = { 0 };
+
+	bufprintf(&b, "%c\t%s\t%s\t%d\t%s\t%d\n", sign, f->udp ? "udp" : f->reverse ? "reverse" : "tcp",
+	    f->host.host, f->host.port, f->to.host, f->to.port);
+	if (fw.journal >= 0 && writeall(fw.journal, b.s, b.len) == 0)
+		fw.noted += (off_t)b.len;
+	buffree(&b);
+}
+
+/* Write it anew with what is there. */
+static void
+fwdnoteall(void)
+{
+	const struct fwd *f;
+
+	if (fw.journal < 0 || ftruncate(fw.journal, 0) < 0)
+		return;
+	fw.noted = 0;
+	for (f = fw.all; f; f = f->next)
+		if (f->st == FOPENING || f->st == FOPEN || f->st == FCLOSING)
+			fwdnote('+', f);
+}
+
+static struct fwd *
+fwdfind(bool udp, bool reverse, const struct end *hostend, const struct end *guest)
+{
+	struct fwd *f;
+
+	for (f = fw.all; f; f = f->next)
+		if (f->udp == udp && f->reverse == reverse && endsame(reverse ? &f->guest : &f->host, reverse ? guest : hostend))
+			break;
+	return f;
+}
+
+/* The forward with this end on the host, a new one when there is none. */
+static struct fwd *
+fwdget(bool udp, bool reverse, const struct end *hostend, const struct end *guest)
+{
+	struct fwd *f = fwdfind(udp, reverse, hostend, guest);
+
+	if (!f) {
+		f = xrealloc(NULL, 1, sizeof *f);
+		*f = (struct fwd){ .next = fw.all, .udp = udp, .reverse = reverse, .host = *hostend, .guest = *guest };
+		fw.all = f;
+	}
+	return f;
+}
+
+static void
+fwdfree(struct fwd *f)
+{
+	struct fwd **p;
+
+	for (p = &fw.all; *p != f; p = &(*p)->next)
+		;
+	*p = f->next;
+	free(f);
+}
+
+/* A line of the journal of an agent that died. */
+static void
+journalline(char *line)
+{
+	struct end h, g;
+	char *v[6];
+	long long hp, gp;
+	struct fwd *f;
+	size_t i;
+
+	for (i = 0; i < LEN(v); i++)
+		if (!(v[i] = strsep(&line, "\t")))
+			return;
+	if (line || parsenum(v[3], UNIXPORT, 65535, &hp) < 0 || parsenum(v[5], UNIXPORT, 65535, &gp) < 0)
+		return;
+	endset(&h, v[2], hp);
+	endset(&g, v[4], gp);
+	f = fwdget(strcmp(v[1], "udp") == 0, strcmp(v[1], "reverse") == 0, &h, &g);
+	f->to = g;
+	f->st = FOPEN;
+	if (*v[0] == '-')
+		fwdfree(f);
+}
+
+static void
+readjournal(const char *path)
+{
+	struct buf b = { 0 };
+	char *p, *line;
+
+	if (readfile(path, &b, 16 << 20) == 0)
+		for (p = b.s; (line = strsep(&p, "\n")) && p; )
+			journalline(line);
+	buffree(&b);
+}
+
+/* ---- the carriers ---- */
+
+static void fwdsync(struct fwd *f);
+
+/* fwdsync() may free any of them. */
+static void
+syncall(void)
+{
+	struct fwd *f, *next;
+
+	for (f = fw.all; f; f = next) {
+		next = f->next;
+		fwdsync(f);
+	}
+}
+
+/* The answer to what was asked for f; err: what went wrong, NULL: nothing. */
+static void
+fwdanswer(struct fwd *f, const char *err)
+{
+	bool opening = f->st == FOPENING;
+
+	f->rid = 0;
+	if (!opening) {
+		f->st = FSHUT;
+		fwdnote('-', f);
+		if (f->host.port == UNIXPORT && !f->reverse)
+			(void)unlink(f->host.host);
+	} else if (!err) {
+		f->st = FOPEN;
+		if (f->told)
+			info("Host port %s is free now and forwarded to", endtext(&f->host));
+		f->told = false;
+	} else {
+		f->st = FTAKEN;
+		fwdnote('-', f);
+		if (!f->told)
+			warn("Cannot forward %s %s (host) to %s (guest): %s; tried again every %lld seconds",
+			    protoname[f->udp][1], endtext(&f->host), endtext(&f->guest), err, takenwait / 1000);
+		f->told = true;
+		timerset(&fw.retry, takenwait);
+	}
+	fwdsync(f);
+}
+
+static void
+muxend(struct buf *b, const struct end *e)
+{
+	/* ssh's word for all addresses of both families */
+	const char *s = strcmp(e->host, "0.0.0.0") == 0 || strcmp(e->host, "::") == 0 ? "*" : e->host;
+
+	put32be(b, (uint32_t)strlen(s));
+	bufputs(b, s);
+	put32be(b, (uint32_t)e->port);
+}
+
+static void
+muxflush(void)
+{
+	ssize_t n = 0;
+
+	if (fw.out.len && (n = send(fw.mux.fd, fw.out.s, fw.out.len, MSG_NOSIGNAL|MSG_DONTWAIT)) > 0)
+		memmove(fw.out.s, fw.out.s + n, fw.out.len -= (size_t)n);
+	fw.mux.events = fw.out.len ? POLLIN|POLLOUT : POLLIN;
+}
+
+/* A packet of the protocol: its length, then body, which is freed. */
+static void
+muxsend(struct buf *body)
+{
+	put32be(&fw.out, (uint32_t)body->len);
+	bufadd(&fw.out, body->s, body->len);
+	buffree(body);
+	muxflush();
+}
+
+enum { MUXHELLO = 1, MUXOPEN = 0x10000006, MUXCLOSE = 0x10000007, MUXLOCAL = 1, MUXREMOTE = 2,
+	MUXDENIED = 2, MUXFAILURE = 3 };        /* of an answer, which has bit 31 set */
+
+static void
+muxask(struct fwd *f, bool doopen)
+{
+	struct buf b = { 0 };
+
+	if (!++fw.rid)
+		fw.rid = 1;
+	f->rid = fw.rid;
+	put32be(&b, doopen ? MUXOPEN : MUXCLOSE);
+	put32be(&b, f->rid);
+	put32be(&b, f->reverse ? MUXREMOTE : MUXLOCAL);
+	muxend(&b, f->reverse ? &f->to : &f->host);
+	muxend(&b, f->reverse ? &f->host : &f->to);
+	muxsend(&b);
+}
+
+static void
+udpanswer(void *arg, const struct ynode *v, const char *err)
+{
+	struct fwd *f = arg;
+
+	/* the monitor for humans says nothing, or what went wrong */
+	fwdanswer(f, !v ? err : f->st == FOPENING && v->kind == Y_STR && v->len ? "QEMU refuses it" : NULL);
+}
+
+static int
+udpask(struct fwd *f, bool doopen)
+{
+	char s[160];
+
+	/* all of it numbers of ours */
+	snprintf(s, sizeof s, "{\"command-line\":\"hostfwd_%s net0 udp:%s:%d", doopen ? "add" : "remove", f->host.host, f->host.port);
+	if (doopen)
+		snprintf(s + strlen(s), sizeof s - strlen(s), "-%s:%d", slirpaddress, f->to.port);
+	snprintf(s + strlen(s), sizeof s - strlen(s), "\"}");
+	return qmpask(fw.qmp, "human-monitor-command", s, udpanswer, f);
+}
+
+/* Can the host's end be had?  0 or errno.  ssh and QEMU would not say why not. */
+static int
+bindable(const struct fwd *f)
+{
+	struct sockaddr_in6 a6 = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)f->host.port) };
+	struct sockaddr_in a4 = { .sin_family = AF_INET, .sin_port = htons((uint16_t)f->host.port) };
+	bool v6 = inet_pton(AF_INET6, f->host.host, &a6.sin6_addr) == 1;
+	int fd, on = 1, e = 0;
+
+	if (!v6 && inet_pton(AF_INET, f->host.host, &a4.sin_addr) != 1)
+		return EINVAL;
+	if (v6 && f->udp)
+		return EAFNOSUPPORT;            /* QEMU's is IPv4 alone */
+	if ((fd = socket(v6 ? AF_INET6 : AF_INET, (f->udp ? SOCK_DGRAM : SOCK_STREAM)|SOCK_CLOEXEC, 0)) < 0)
+		return errno;
+	if (!f->udp)
+		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+	if (bind(fd, v6 ? (void *)&a6 : (void *)&a4, v6 ? sizeof a6 : sizeof a4) < 0 || (!f->udp && listen(fd, 1) < 0))
+		e = errno;
+	close(fd);
+	return e;
+}
+
+/* The same of a unix socket; makes its directory.  Nothing but a socket that
+ * nobody listens on is removed. */
+static int
+hostpath(const char *path)
+{
+	char *dir = strdup(path), *slash = dir ? strrchr(dir, '/') : NULL;
+	struct stat st;
+	mode_t mask;
+	int e = 0;
+
+	if (slash && slash > dir) {
+		*slash = '\0';
+		mask = umask(027);              /* ours is for sockets */
+		if (mkdirs(dir, 0750) < 0)
+			e = errno;
+		(void)umask(mask);
+	}
+	free(dir);
+	if (e || lstat(path, &st) < 0)
+		return e;
+	if (!S_ISSOCK(st.st_mode))
+		return EEXIST;
+	if (socketowner(path))
+		return EADDRINUSE;
+	return unlink(path) < 0 ? errno : 0;
+}
+
+/* Look at the host's end and say, once, when it cannot be had. */
+static bool
+fwdhost(struct fwd *f)
+{
+	int e = f->reverse ? 0 : f->host.port == UNIXPORT ? hostpath(f->host.host) : bindable(f);
+
+	if (!e)
+		return true;
+	f->st = e == EADDRINUSE ? FTAKEN : FDENIED;
+	if (f->st == FTAKEN)
+		timerset(&fw.retry, takenwait);
+	if (f->told)
+		return false;
+	f->told = true;
+	if (e == EACCES && f->host.port != UNIXPORT)
+		info("Not forwarding %s %s: this user may not listen on %s", protoname[f->udp][1], endtext(&f->guest), endtext(&f->host));
+	else
+		warn("Not forwarding %s %s: %s of the host, by %s: %s%s", protoname[f->udp][1], endtext(&f->guest), endtext(&f->host),
+		    f->rule < fw.c->forwards.n ? "a rule of `portForwards`" : "automatic forwarding",
+		    strerror(e), e == EADDRINUSE ? "; taken over when it is free" : "");
+	return false;
+}
+
+/* Ask for the next step from what is there to what is wanted, if there is one
+ * and the carrier is there.  Frees a forward that is neither. */
+static void
+fwdsync(struct fwd *f)
+{
+	bool want = f->refs != 0, doopen = f->st == FSHUT;
+
+	if (f->st == FOPENING || f->st == FCLOSING)
+		return;
+	if (!want && f->st != FOPEN) {
+		fwdfree(f);
+		return;
+	}
+	if (f->st == FTAKEN || f->st == FDENIED ||
+	    (f->st == FOPEN && (fw.held || (want && endsame(&f->guest, &f->to)))))
+		return;
+	if (f->udp ? !fw.qmp : !fw.greeted || (f->reverse && !fw.guestready))
+		return;
+	if (doopen) {
+		if (!fwdhost(f))
+			return;
+		f->to = f->guest;
+		if (fw.noted > journalcap)
+			fwdnoteall();
+		fwdnote('+', f);
+	}
+	f->st = doopen ? FOPENING : FCLOSING;
+	if (!f->udp)
+		muxask(f, doopen);
+	else if (udpask(f, doopen) < 0)
+		f->st = doopen ? FSHUT : FOPEN;         /* an answer that comes, or the next monitor, tries again */
+}
+
+static void
+retrylate(struct timer *t)
+{
+	struct fwd *f;
+
+	(void)t;
+	for (f = fw.all; f; f = f->next)
+		if (f->st == FTAKEN)
+			f->st = FSHUT;
+	syncall();
+}
+
+/* The master or its socket is gone, and with it all that it carried. */
+static void
+muxclose(void)
+{
+	struct fwd *f;
+
+	watchdel(&fw.mux);
+	if (fw.mux.fd >= 0)
+		close(fw.mux.fd);
+	fw.mux.fd = -1;
+	fw.greeted = fw.guestready = false;
+	buffree(&fw.in);
+	buffree(&fw.out);
+	for (f = fw.all; f; f = f->next)
+		if (!f->udp && (f->st == FOPENING || f->st == FOPEN || f->st == FCLOSING))
+			f->st = FSHUT;
+	syncall();
+	fwdnoteall();
+}
+
+/* A packet of the master. */
+static void
+muxpacket(const unsigned char *s, size_t n)
+{
+	uint32_t what = getbe32(s);
+	struct fwd *f;
+
+	if (what == MUXHELLO) {
+		fw.greeted = true;
+		syncall();
+		return;
+	}
+	for (f = n < 8 ? NULL : fw.all; f && f->rid != getbe32(s + 4); f = f->next)
+		;
+	if (!f || !(what & 1u << 31))
+		return;
+	what &= ~(1u << 31);
+	fwdanswer(f, what == MUXFAILURE || what == MUXDENIED ? "the ssh master refuses it" : NULL);
+}
+
+static void
+muxready(struct watch *w, short revents)
+{
+	char chunk[4096];
+	const unsigned char *p;
+	ssize_t n = recv(w->fd, chunk, sizeof chunk, MSG_DONTWAIT);
+	size_t at = 0, len;
+
+	(void)revents;
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+		muxclose();
+		return;
+	}
+	if (n > 0)
+		bufadd(&fw.in, chunk, (size_t)n);
+	while (fw.in.len >= at + 8) {
+		p = (const unsigned char *)fw.in.s + at;
+		if ((len = getbe32(p)) < 4 || len > 65536) {
+			muxclose();
+			return;
+		}
+		if (fw.in.len < at + 4 + len)
+			break;
+		muxpacket(p + 4, len);
+		if (fw.mux.fd < 0)
+			return;
+		at += 4 + len;
+	}
+	if (at)
+		memmove(fw.in.s, fw.in.s + at, fw.in.len -= at);
+	muxflush();
+}
+
+/* The master listens on path.  fresh: it is new and carries nothing. */
+static void
+muxconnect(const char *path, bool fresh)
+{
+	struct buf b = { 0 };
+	int fd;
+
+	if (fresh)
+		muxclose();
+	if ((fd = connectunix(path, SOCK_NONBLOCK)) < 0) {
+		warn("connect %s:", path);
+		return;
+	}
+	watchadd(&fw.mux, fd, POLLIN, muxready);
+	put32be(&b, MUXHELLO);
+	put32be(&b, 4);                   /* version of the protocol */
+	muxsend(&b);
+}
+
+/* ---- what is wanted ---- */
+
+/* Where ssh in the guest connects to for a listener.  Both loopbacks for ::,
+ * which may or may not take IPv4. */
+static void
+guestend(const struct port *p, struct end *e)
+{
+	e->port = p->num;
+	if (unspecified(p))
+		snprintf(e->host, sizeof e->host, "%s", p->v6 ? "localhost" : "127.0.0.1");
+	else
+		portaddr(p, e->host);
+}
+
+/* Which UDP the agent looks for: none, or now and then while some is forwarded
+ * because the end of a UDP socket is no event. */
+static void
+udpmode(void)
+{
+	const char *mode = fw.quiet[1] ? "off" : "bind";
+	const struct fwd *f;
+
+	for (f = fw.all; f; f = f->next)
+		if (f->udp && f->refs)
+			mode = "poll";
+	if (mode != fw.udpmode)
+		gatell("udp %s\n", mode);
+	fw.udpmode = mode;
+}
+
+static bool
+staticport(const struct port *p)
+{
+	const struct forward *f = fw.c->forwards.v, *end = f + fw.c->forwards.n;
+
+	for (; f < end; f++)
+		if (f->isstatic > 0 && p->udp == (strcmp(f->proto, "udp") == 0) && !(f->guestsocket && *f->guestsocket) &&
+		    p->num >= f->guestports.from && p->num <= f->guestports.to)
+			return true;
+	return false;
+}
+
+/* QEMU's network reaches the guest by one address. */
+static bool
+reachable(const struct port *p, const struct end *hostend)
+{
+	char addr[INET6_ADDRSTRLEN];
+
+	portaddr(p, addr);
+	return !p->udp || (hostend->port != UNIXPORT && (unspecified(p) || strcmp(addr, slirpaddress) == 0));
+}
+
+static void
+listenernew(const struct port *p)
+{
+	struct end hostend, guest;
+	struct listener *l;
+	int rule;
+
+	if (fw.nl % 64 == 0)
+		fw.l = xrealloc(fw.l, fw.nl + 64, sizeof *fw.l);
+	l = &fw.l[fw.nl++];
+	*l = (struct listener){ .port = *p, .seen = true };
+	if (staticport(p))
+		return;
+	if ((rule = matchport(fw.c, fw.sshport, p, &hostend)) < 0 || !reachable(p, &hostend)) {
+		if (!fw.quiet[p->udp])
+			fwdsay("not-forwarding", p, NULL);
+		return;
+	}
+	fwdsay("forwarding", p, &hostend);
+	guestend(p, &guest);
+	l->to = fwdget(p->udp, false, &hostend, &guest);
+	if (!l->to->refs++)
+		l->to->guest = guest;
+	l->to->rule = (size_t)rule;
+	fwdsync(l->to);
+}
+
+static void
+listenergone(struct listener *l)
+{
+	struct listener gone = *l;
+	struct fwd *f = gone.to;
+	size_t i;
+
+	*l = fw.l[--fw.nl];
+	if (!f)
+		return;
+	fwdsay("stopping", &gone.port, &f->host);
+	f->refs--;
+	/* another address of the guest may lead to the same place */
+	for (i = 0; i < fw.nl && !f->fixed; i++)
+		if (fw.l[i].to == f)
+			guestend(&fw.l[i].port, &f->guest);
+	fwdsync(f);
+}
+
+/* A line of the guest agent. */
+static void
+forwardsaid(const struct said *o)
+{
+	size_t i;
+
+	switch (o->what) {
+	case SAIDHELLO:
+		fw.udpmode = NULL;
+		break;
+	case SAIDBEGIN:
+		for (i = 0; i < fw.nl; i++)
+			fw.l[i].seen = false;
+		return;
+	case SAIDEND:
+		for (i = fw.nl; i-- > 0; )
+			if (!fw.l[i].seen)
+				listenergone(&fw.l[i]);
+		if (fw.held) {
+			fw.held = false;
+			syncall();
+		}
+		break;
+	case SAIDNEW:
+	case SAIDGONE:
+		for (i = 0; i < fw.nl && memcmp(&fw.l[i].port, &o->port, sizeof o->port) != 0; i++)
+			;
+		if (i < fw.nl && o->what == SAIDGONE)
+			listenergone(&fw.l[i]);
+		else if (i < fw.nl)
+			fw.l[i].seen = true;
+		else if (o->what == SAIDNEW && fw.nl < PORTMAX)
+			listenernew(&o->port);
+		break;
+	case SAIDTIME:
+		if (o->set)
+			info("Time sync: guest clock adjusted (was %lldms off)", o->ms);
+		return;
+	}
+	udpmode();
+}
+
+/* The guest boots again: nothing listens there. */
+static void
+forwardreset(void)
+{
+	while (fw.nl)
+		listenergone(&fw.l[fw.nl - 1]);
+}
+
+/* A forward that is there whoever listens. */
+static void
+fixedadd(bool udp, bool reverse, size_t rule, const struct end *hostend, const struct end *guest)
+{
+	struct fwd *f = fwdget(udp, reverse, hostend, guest);
+
+	f->guest = *guest;
+	f->rule = rule;
+	f->refs += !f->fixed;
+	f->fixed = true;
+}
+
+static void
+fixedsocket(size_t i, const struct forward *f)
+{
+	struct end h, g;
+
+	endset(&g, f->guestsocket, UNIXPORT);
+	if (f->hostsocket && *f->hostsocket)
+		endset(&h, f->hostsocket, UNIXPORT);
+	else
+		endset(&h, f->hostip, f->hostports.from);
+	if (strcspn(h.host, "\t\n") != strlen(f->hostsocket && *f->hostsocket ? f->hostsocket : f->hostip) ||
+	    strcspn(g.host, "\t\n") != strlen(f->guestsocket)) {
+		warn("portForwards[%zu]: %s: not a path that a socket can have", i, bq(f->guestsocket));
+		return;
+	}
+	if (f->reverse > 0)
+		info("Forwarding %s (host) to %s (guest)", bq(endtext(&h)), bq(endtext(&g)));
+	else
+		info("Forwarding %s (guest) to %s (host)", bq(endtext(&g)), bq(endtext(&h)));
+	fixedadd(false, f->reverse > 0, i, &h, &g);
+}
+
+static void
+fixedports(size_t i, const struct forward *f)
+{
+	struct port p = { .udp = strcmp(f->proto, "udp") == 0 };
+	struct end h, g;
+	long long n;
+
+	if (parseaddr(f->guestip, &p) < 0)
+		return;
+	if (f->guestports.to - f->guestports.from >= PORTMAX) {
+		warn("portForwards[%zu]: `static: true` needs a `guestPort` or a range of no more than %d", i, PORTMAX);
+		return;
+	}
+	for (n = f->guestports.from; n <= f->guestports.to; n++) {
+		p.num = (uint16_t)n;
+		/* the whole list counts: an earlier rule may ignore it */
+		if (matchport(fw.c, fw.sshport, &p, &h) < 0)
+			continue;
+		guestend(&p, &g);
+		info("Setting up static %s forwarding from %s to %s", protoname[p.udp][1], porttext(&p), endtext(&h));
+		fixedadd(p.udp, false, i, &h, &g);
+	}
+}
+
+/* What of TCP and UDP can be forwarded at all?  Leading rules that ignore every
+ * port switch it off, and nobody wants to hear of each port then. */
+static void
+findquiet(void)
+{
+	static const char *const off[] = { NULL, "TCP port forwarding is disabled (except for SSH)",
+	    "UDP port forwarding is disabled", "TCP (except for SSH) and UDP port forwarding is disabled" };
+	const struct forward *f = fw.c->forwards.v, *end = f + fw.c->forwards.n;
+	int i;
+
+	for (; f < end && f->ignore > 0 && f->guestports.from <= 1 && f->guestports.to == 65535; f++)
+		for (i = 0; i < 2; i++)
+			fw.quiet[i] |= strcmp(f->proto, "any") == 0 || strcmp(f->proto, protoname[i][0]) == 0;
+	if (!fw.c->autoforward && !fw.c->forwards.n)
+		fw.quiet[0] = fw.quiet[1] = true;
+	if (fw.c->agent && off[fw.quiet[0] + 2 * fw.quiet[1]])
+		info("%s", off[fw.quiet[0] + 2 * fw.quiet[1]]);
+}
+
+/* Begin.  adopted: the VM and perhaps its master have forwards already.  event
+ * gets the JSON object of each `portForward`. */
+static void
+forwardstart(const struct conf *c, long long sshport, bool adopted, void (*event)(const char *))
+{
+	const char *journal = keep("%s/ha.forwards", c->dir);
+	const struct forward *f = c->forwards.v;
+	size_t i;
+
+	fw.c = c;
+	fw.sshport = sshport;
+	fw.event = event;
+	fw.retry.due = retrylate;
+	fw.held = adopted && c->agent;
+	if (adopted)
+		readjournal(journal);
+	if ((fw.journal = open(journal, O_WRONLY|O_CREAT|O_APPEND|O_CLOEXEC|O_NOFOLLOW, 0600)) < 0)
+		warn("open %s:", journal);
+	fwdnoteall();
+	findquiet();
+	for (i = 0; i < c->forwards.n; i++)
+		if (f[i].guestsocket && *f[i].guestsocket)
+			fixedsocket(i, &f[i]);
+		else if (f[i].isstatic > 0 && f[i].ignore <= 0)
+			fixedports(i, &f[i]);
+	if (!fw.held)
+		syncall();
+}
+
+/* The VM is gone: what it leaves on the host. */
+static void
+forwardend(void)
+{
+	const struct fwd *f;
+
+	for (f = fw.all; f; f = f->next)
+		if (f->host.port == UNIXPORT && !f->reverse && (f->st == FOPEN || f->st == FOPENING))
+			(void)unlink(f->host.host);
+}
+
+/* Remove old sockets in the guest that are to be made there; false: none. */
+static bool
+forwardscript(struct buf *b)
+{
+	const struct fwd *f;
+	bool any = false;
+
+	for (f = fw.all; f; f = f->next)
+		if (f->reverse && f->st != FOPEN) {
+			bufputs(b, "rm -f -- ");
+			bufquote(b, f->guest.host);
+			bufputc(b, '\n');
+			any = true;
+		}
+	return any;
+}
 
 /* ---- 27. Host agent ----------------------------------------------------- */
 
@@ -9177,7 +10287,7 @@ enum aevent { EWORD, EMASTER, ELOST, EDONE, ERESET, ESTOP, EGONE, ELATE, EBROKEN
 static const char *const astatename[] = { "booting", "login", "waiting", "up", "power button", "quit", "kill", "clean" };
 _Static_assert(LEN(astatename) == NASTATE, "name every state");
 
-enum kid { KQEMU, KMASTER, KWAITER, KSIDE, KTPM, NKID };
+enum kid { KQEMU, KMASTER, KWAITER, KSIDE, KTPM, KSETUP, NKID };
 #define NCLIENT 8
 static struct {
 	const struct conf *c;
@@ -9187,6 +10297,8 @@ static struct {
 	struct proc names;              /* tells the guest who else is on its networks */
 	struct timer namesdue;
 	struct timer space;             /* while the VM is paused for want of space */
+	struct timer agentdue;          /* the guest agent should have answered */
+	bool noagent;                   /* it has not: the status is degraded */
 	bool full;
 	long long retry;                /* pause before the next ssh master, ms */
 	long long port;
@@ -9214,9 +10326,23 @@ static struct {
 
 static void haevent(enum aevent ev);
 
-/* One line of ha.stdout.log: {"time":...,"status":{...}}. */
+static const char agentgone[] = "guest agent does not seem to be running; port forwards will not work";
+
+/* What is wrong, as members of the status, each with a comma behind. */
 static void
-emit(bool exiting)
+puterrors(struct buf *b)
+{
+	if (ha.running && (ha.errors.len || ha.noagent))
+		bufputs(b, "\"degraded\":true,");
+	if (ha.errors.len || ha.noagent)
+		bufprintf(b, "\"errors\":[%s%s%s%s%s],", ha.errors.len ? ha.errors.s : "", ha.errors.len && ha.noagent ? "," : "",
+		    ha.noagent ? "\"" : "", ha.noagent ? agentgone : "", ha.noagent ? "\"" : "");
+}
+
+/* One line of ha.stdout.log: {"time":...,"status":{...}}.  forward: the object
+ * of a portForward event, or NULL. */
+static void
+emitwith(bool exiting, const char *forward)
 {
 	struct buf b = { 0 };
 	char ts[64];
@@ -9226,16 +10352,29 @@ emit(bool exiting)
 	if (exiting)
 		bufputs(&b, "\"exiting\":true,");
 	else if (ha.running)
-		bufprintf(&b, "\"running\":true,%s", ha.errors.len ? "\"degraded\":true," : "");
-	if (ha.errors.len)
-		bufprintf(&b, "\"errors\":[%s],", ha.errors.s);
+		bufputs(&b, "\"running\":true,");
+	puterrors(&b);
 	if (!exiting)
 		bufprintf(&b, "\"sshLocalPort\":%lld,", ha.port);
+	if (forward)
+		bufprintf(&b, "\"portForward\":%s,", forward);
 	if (b.s[b.len - 1] == ',')
 		b.len--;
 	bufputs(&b, "}}\n");
 	(void)writeall(1, b.s, b.len);          /* a full disk must not end the VM */
 	buffree(&b);
+}
+
+static void
+emit(bool exiting)
+{
+	emitwith(exiting, NULL);
+}
+
+static void
+emitforward(const char *json)
+{
+	emitwith(false, json);
 }
 
 /* An error of the instance: logged, and part of every later status. */
@@ -9342,11 +10481,37 @@ startwaiter(void)
 	sshjob(KWAITER, &a);
 }
 
+/* A shell script for the guest, through the master; p says when it is over. */
+static void
+sshscript(struct proc *p, const char *shell, const struct buf *script, void (*over)(struct proc *, int))
+{
+	struct job j = { .fd = { -1, NOFD, NOFD }, .session = true };
+	struct args a = { 0 };
+
+	if ((j.fd[0] = memfd_create("script", MFD_CLOEXEC)) >= 0 && writeall(j.fd[0], script->s, script->len) == 0 &&
+	    lseek(j.fd[0], 0, SEEK_SET) == 0) {
+		arg(&a, "ssh");
+		arg(&a, "-F");
+		arg(&a, "%s", ha.sshconfig);
+		arg(&a, "-o");
+		arg(&a, "ControlMaster=no");
+		arg(&a, "%s", ha.hostname);
+		arg(&a, "%s", shell);
+		j.argv = a.v;
+		if (procstart(p, &j, over) < 0)
+			warn("run ssh (install openssh-client):");
+		argsfree(&a);
+	}
+	if (j.fd[0] >= 0)
+		close(j.fd[0]);
+}
+
 static void qmpevent(const struct ynode *o);
 
 static void
 qmpdrop(void)
 {
+	fw.qmp = NULL;
 	watchdel(&ha.wqmp);
 	qmpclose(&ha.qmp);
 }
@@ -9539,6 +10704,7 @@ static void
 relogin(void)
 {
 	ha.mastersup = false;
+	muxclose();
 	if (!socketowner(ha.sshsock))
 		(void)unlink(ha.sshsock);       /* or every ssh complains of it */
 	if (ha.st == ABOOT || ha.st >= APOWER)
@@ -9553,9 +10719,28 @@ announce(void)
 	hastate(AUP, 0);
 	if (ha.running)
 		return;
+	if (ha.c->agent && agentfor(ha.c, &(size_t){ 0 }) && !ga.up)
+		timerset(&ha.agentdue, agentwait);
 	info("The final requirement 1 of 1 is satisfied");
 	ha.running = true;
 	emit(false);
+}
+
+/* What a new connection needs in the guest: no old sockets where ours go, and
+ * the way to the user's ssh agent at the place where limactl has it. */
+static void
+sshsetup(void)
+{
+	struct buf b = { 0 };
+	bool any = forwardscript(&b);
+
+	if (ha.c->forwardagent > 0 && ha.kids[KMASTER].child) {
+		bufputs(&b, "test -z \"$SSH_AUTH_SOCK\" || ln -sf \"$SSH_AUTH_SOCK\" /run/host-services/ssh-auth.sock\n");
+		any = true;
+	}
+	if (any && !procruns(&ha.kids[KSETUP]))
+		sshscript(&ha.kids[KSETUP], "sh", &b, kidended);
+	buffree(&b);
 }
 
 static void
@@ -9563,6 +10748,8 @@ sshup(void)
 {
 	ha.mastersup = true;
 	ha.retry = retryfirst;
+	muxconnect(ha.sshsock, ha.kids[KMASTER].child);
+	sshsetup();
 	if (!ha.running) {
 		info("The essential requirement 1 of 2 is satisfied");
 		info("The essential requirement 2 of 2 is satisfied");
@@ -9592,6 +10779,8 @@ rebooted(void)
 	if (!ha.running)
 		buffree(&ha.errors);
 	ha.mastersup = false;
+	muxclose();
+	forwardreset();
 	ha.word = ha.done = ha.stuck = false;
 	ha.stage = 0;
 	ha.retry = retryfirst;
@@ -9843,6 +11032,60 @@ ioerror(const struct ynode *data)
 		error("The VM is paused: I/O error on a disk: %s", why && why->s ? why->s : "no reason given");
 }
 
+/* A line of the guest agent. */
+static void
+agentsaid(const struct said *o)
+{
+	if (o->what == SAIDHELLO) {
+		gatime();
+		timeroff(&ha.agentdue);
+		if (ha.noagent) {
+			ha.noagent = false;
+			info("Guest agent is running");
+			emit(false);
+		}
+	}
+	forwardsaid(o);
+}
+
+static void
+agentlate(struct timer *t)
+{
+	(void)t;
+	ha.noagent = true;
+	error("%s (hint: in the guest, `systemctl status lima-guestagent`)", agentgone);
+	emit(false);
+}
+
+/* The data of VSERPORT_CHANGE: the guest opened or closed the agent's port. */
+static void
+agentport(const struct ynode *data)
+{
+	const struct ynode *id = yget(data, "id"), *open = yget(data, "open");
+
+	if (!id || !id->s || strcmp(id->s, "agent") != 0 || !open)
+		return;
+	if (open->i)
+		gahello();
+	else
+		ga.up = false;
+	if (!open->i && ha.running && ha.st < APOWER)
+		timerset(&ha.agentdue, agentwait);
+}
+
+static void
+chardevs(void *arg, const struct ynode *v, const char *err)
+{
+	const struct ynode *n, *label, *open;
+
+	(void)arg;
+	(void)err;
+	for (n = v ? v->first : NULL; n; n = n->next)
+		if ((label = yget(n, "label")) && label->s && strcmp(label->s, "char-ga") == 0 &&
+		    (open = yget(n, "frontend-open")) && open->i)
+			gahello();
+}
+
 static void
 qmpevent(const struct ynode *o)
 {
@@ -9855,6 +11098,13 @@ qmpevent(const struct ynode *o)
 			warn("QEMU %lld.%lld is too old, 6.2.0 or later is recommended", major->i, minor->i);
 		(void)qmpsend(&ha.qmp, "qmp_capabilities");
 		ha.greeted = true;
+		fw.qmp = &ha.qmp;
+		if (ha.c->agent) {
+			gaconnect(keep("%s/ga.sock", ha.dir), agentsaid);
+			/* of an adopted VM the guest's end may be open already */
+			(void)qmpask(&ha.qmp, "query-chardev", NULL, chardevs, NULL);
+		}
+		syncall();
 		startvnc();
 		if (ha.st == APOWER)    /* asked to stop before QEMU listened */
 			press();
@@ -9866,6 +11116,10 @@ qmpevent(const struct ynode *o)
 			ha.whygone = "the guest powered off";
 	} else if (strcmp(name, "BLOCK_IO_ERROR") == 0) {
 		ioerror(yget(o, "data"));
+	} else if (strcmp(name, "RESUME") == 0) {
+		gatime();
+	} else if (strcmp(name, "VSERPORT_CHANGE") == 0) {
+		agentport(yget(o, "data"));
 	} else if (strcmp(name, "RESET") == 0 && ypath(o, "data.guest") && ypath(o, "data.guest")->i)
 		haevent(ERESET);
 }
@@ -9939,6 +11193,7 @@ startagain(void)
 		again = true;
 	} else if (!ha.c->sshport && strstr(b.s, "host forwarding") && (ha.port = freeport(0))) {
 		info("Trying again with port %lld", ha.port);
+		fw.sshport = ha.port;
 		again = writesshconfig(ha.c, ha.port) == 0;
 	}
 	buffree(&b);
@@ -9985,6 +11240,12 @@ kidended(struct proc *p, int st)
 		if (st && procruns(&ha.kids[KQEMU]))
 			error("swtpm %s: the guest's TPM is gone (hint: its last words are above)", ended(st));
 		break;
+	case KSETUP:
+		if (st)
+			warn("The guest's sockets for port forwards and the ssh agent cannot be prepared (ssh %s)", ended(st));
+		fw.guestready = true;
+		syncall();
+		break;
 	case NKID:
 		break;
 	}
@@ -9997,9 +11258,11 @@ answer(struct client *cl)
 	struct buf b = { 0 }, body = { 0 };
 	const char *code = "200 OK";
 
-	if (startswith(cl->req, "GET /v1/info "))
-		bufprintf(&body, "{\"sshLocalPort\":%lld}", ha.port);
-	else if (startswith(cl->req, "GET /v1/screenshot")) {
+	if (startswith(cl->req, "GET /v1/info ")) {
+		bufputs(&body, "{");
+		puterrors(&body);
+		bufprintf(&body, "\"sshLocalPort\":%lld}", ha.port);
+	} else if (startswith(cl->req, "GET /v1/screenshot")) {
 		code = "501 Not Implemented";
 		bufputs(&body, "{\"message\":\"driver \\\"qemu\\\": driver does not support screenshots\"}");
 	} else {
@@ -10157,8 +11420,6 @@ namesdue(struct timer *t)
 {
 	const struct network *n = ha.c->networks.v;
 	struct buf b = { 0 };
-	struct args a = { 0 };
-	struct job j = { .fd = { -1, NOFD, NOFD }, .session = true };
 	size_t i;
 
 	if (procruns(&ha.names) || !ha.mastersup) {
@@ -10171,21 +11432,7 @@ namesdue(struct timer *t)
 			nethosts(&b, n[i].lima, " # lima network");
 	/* in place, for the file is a bind mount in some images */
 	bufputs(&b, "END\n} >/run/lima-hosts && cat /run/lima-hosts >/etc/hosts\n");
-	if ((j.fd[0] = memfd_create("hosts", MFD_CLOEXEC)) >= 0 && writeall(j.fd[0], b.s, b.len) == 0 && lseek(j.fd[0], 0, SEEK_SET) == 0) {
-		arg(&a, "ssh");
-		arg(&a, "-F");
-		arg(&a, "%s", ha.sshconfig);
-		arg(&a, "-o");
-		arg(&a, "ControlMaster=no");
-		arg(&a, "%s", ha.hostname);
-		arg(&a, "sudo -n sh");
-		j.argv = a.v;
-		if (procstart(&ha.names, &j, namesended) < 0)
-			warn("run ssh (install openssh-client):");
-		argsfree(&a);
-	}
-	if (j.fd[0] >= 0)
-		close(j.fd[0]);
+	sshscript(&ha.names, "sudo -n sh", &b, namesended);
 	buffree(&b);
 }
 
@@ -10250,6 +11497,9 @@ agentstart(const struct inst *in)
 		die("inotify on %s (raise fs.inotify.max_user_instances):", ha.dir);
 	watchadd(&ha.winotify, ha.inotify, POLLIN, readinotify);
 	ha.retry = retryfirst;
+	if (ha.c->agent && !agentfor(ha.c, &(size_t){ 0 }))
+		warn("There is no guest agent for %s in this limactl: ports are not forwarded by themselves, and the clock is not set", ha.c->arch);
+	forwardstart(ha.c, ha.port, ha.adopted, emitforward);
 	if (ha.adopted) {
 		netstart();
 		info("Adopting the running VM (QEMU process %ld)", (long)in->driver);
@@ -10285,11 +11535,13 @@ agentstart(const struct inst *in)
 static void
 rmruntime(void)
 {
-	static const char *const temps[] = { "ha.qmp", "qmp.sock", "serial.sock", "ga.sock", "ssh.sock", "qemu.pid", "ha.sock", "ha.pid" };
+	static const char *const temps[] = { "ha.qmp", "qmp.sock", "serial.sock", "ga.sock", "ha.forwards", "ssh.sock", "qemu.pid", "ha.sock", "ha.pid" };
 	size_t i = lockholder(keep("%s/qemu.pid", ha.dir)) ? LEN(temps) - 2 : 0;
 
-	if (i == 0)
+	if (i == 0) {
 		netclean(ha.c);
+		forwardend();
+	}
 	for (; i < LEN(temps); i++)
 		(void)unlink(keep("%s/%s", ha.dir, temps[i]));
 }
@@ -10298,7 +11550,7 @@ rmruntime(void)
 static int
 agentmain(const char *name)
 {
-	struct rlimit none = { 0, 0 };
+	struct rlimit none = { 0, 0 }, files;
 	static struct inst in;          /* ha.c leads into it, at exit too */
 	size_t i;
 
@@ -10306,6 +11558,7 @@ agentmain(const char *name)
 		ha.client[i].w.fd = -1;
 	ha.late.due = statelate;
 	ha.space.due = spacelate;
+	ha.agentdue.due = agentlate;
 	ha.namesdue.due = namesdue;
 	ha.qmp.fd = ha.serial = -1;
 	if (inspect(&in, name) < 0)
@@ -10318,6 +11571,10 @@ agentmain(const char *name)
 	ha.sshsock = keep("%s/ssh.sock", ha.dir);
 	ha.hostname = guesthostname(name);
 	(void)setrlimit(RLIMIT_CORE, &none);    /* a core of QEMU's holds the guest's memory */
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;        /* the ssh master has one for each connection */
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
 	/* before the lock is held, for then we may be signalled */
 	if (pipe2(ha.sig, O_CLOEXEC|O_NONBLOCK) < 0)
 		die("pipe:");

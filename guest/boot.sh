@@ -235,6 +235,13 @@ linger() {
 		fail "cannot let $user linger"
 }
 
+# Where the host agent links the user's forwarded ssh agent.
+host_services() {
+	[ -z "${LIMA_CIDATA_PLAIN-}" ] || return 0
+	mkdir -p /run/host-services && chmod 700 /run/host-services && chown "$uid:$gid" /run/host-services ||
+		fail 'cannot make /run/host-services'
+}
+
 # An account that other tools made may be locked with "!", which shuts key
 # logins out too where sshd runs without PAM (Alpine).
 unlock_password() {
@@ -451,12 +458,17 @@ etc_environment() {
 # --- the guest agent ----------------------------------------------------------
 
 # guest_agent_service PROGRAM: have the init system start it now and at every
-# boot, and again when it dies.
+# boot, and again when it dies. It waits for sshd alone: basic.target comes
+# seconds later in an emulated guest.
 guest_agent_service() {
 	if [ -d /run/systemd/system ]; then
 		unit=/etc/systemd/system/lima-guestagent.service
 		unit_text="[Unit]
 Description=lima guest agent
+DefaultDependencies=no
+After=local-fs.target ssh.service sshd.service
+Before=shutdown.target
+Conflicts=shutdown.target
 StartLimitIntervalSec=0
 
 [Service]
@@ -744,6 +756,7 @@ early() {
 		unlock_password
 		subids
 		linger
+		host_services
 	fi
 	unlock_accounts
 	host_name

@@ -1,0 +1,96 @@
+# shellcheck shell=sh disable=SC2154,SC2034,SC2016,SC2317
+# forward: which rule takes a listener of the guest, and where it goes; what the
+# guest may say and what not. Rules as in spec/runtime.md 9.3.
+
+test_forward() {
+	begin forward
+	run "${CC:-cc}" -w -g -fsanitize=address,undefined -DVERSION='"test"' -o "$HOME/forward" tests/forward.c
+	status 0
+	ok 'tests/forward.c compiles'
+	# rules|listener|rule and host
+	while IFS='|' read -r rules listener want; do
+		[ -n "$rules" ] || continue
+		printf 'images: [{location: /a}]\n%s\n' "$rules" >"$HOME/t.yaml"
+		printf '+ %s\n' "$listener" >"$T/in"
+		input=$T/in
+		run env ASAN_OPTIONS=detect_leaks=0 "$HOME/forward" "$HOME/t.yaml"
+		status 0
+		outis "$want"
+		noerr
+		ok "$rules: $listener"
+	done <<TABLE
+cpus: 1|tcp 127.0.0.1 8080|0 127.0.0.1:8080
+cpus: 1|tcp 0.0.0.0 8080|0 127.0.0.1:8080
+cpus: 1|tcp :: 8080|0 127.0.0.1:8080
+cpus: 1|tcp ::1 8080|0 127.0.0.1:8080
+cpus: 1|tcp ::ffff:127.0.0.1 8080|0 127.0.0.1:8080
+cpus: 1|tcp 127.0.0.2 8080|-
+cpus: 1|tcp 192.168.5.15 8080|-
+cpus: 1|tcp fe80::1 8080|-
+cpus: 1|udp 0.0.0.0 5000|0 127.0.0.1:5000
+cpus: 1|tcp 0.0.0.0 22|-
+cpus: 1|tcp 127.0.0.1 22|-
+cpus: 1|tcp 127.0.0.1 60022|-
+cpus: 1|udp 0.0.0.0 60022|-
+cpus: 1|udp 0.0.0.0 68|-
+cpus: 1|udp 0.0.0.0 5353|-
+cpus: 1|tcp 0.0.0.0 5353|0 127.0.0.1:5353
+portForwards: [{guestPort: 5353, proto: udp}]|udp 0.0.0.0 5353|0 127.0.0.1:5353
+portForwards: []|tcp 127.0.0.1 8080|-
+portForwards: null|tcp 127.0.0.1 8080|0 127.0.0.1:8080
+plain: true|tcp 127.0.0.1 8080|-
+portForwards: [{guestPort: 80, hostPort: 8080}]|tcp 127.0.0.1 80|0 127.0.0.1:8080
+portForwards: [{guestPort: 80, hostPort: 8080}]|tcp 0.0.0.0 80|0 127.0.0.1:8080
+portForwards: [{guestPort: 80, hostPort: 8080}]|tcp 127.0.0.1 81|1 127.0.0.1:81
+portForwards: [{guestPort: 80, hostPort: 8080}]|tcp 192.168.5.15 80|-
+portForwards: [{guestPort: 80, hostPort: 8080}]|udp 0.0.0.0 80|0 127.0.0.1:8080
+portForwards: [{guestPort: 80, hostPort: 8080, proto: tcp}]|udp 0.0.0.0 80|1 127.0.0.1:80
+portForwards: [{guestPort: 80, hostIP: 0.0.0.0}]|tcp 127.0.0.1 80|0 0.0.0.0:80
+portForwards: [{guestPort: 80, hostIP: "::1"}]|tcp 127.0.0.1 80|0 [::1]:80
+portForwards: [{guestPortRange: [3000, 3010], hostPortRange: [4000, 4010]}]|tcp 127.0.0.1 3000|0 127.0.0.1:4000
+portForwards: [{guestPortRange: [3000, 3010], hostPortRange: [4000, 4010]}]|tcp 127.0.0.1 3010|0 127.0.0.1:4010
+portForwards: [{guestPortRange: [3000, 3010], hostPortRange: [4000, 4010]}]|tcp 127.0.0.1 3011|1 127.0.0.1:3011
+portForwards: [{guestPortRange: [3000, 3010], hostPortRange: [4000, 4010]}]|tcp 127.0.0.1 2999|1 127.0.0.1:2999
+portForwards: [{guestIP: 0.0.0.0, hostIP: 0.0.0.0}]|tcp 0.0.0.0 80|0 0.0.0.0:80
+portForwards: [{guestIP: 0.0.0.0, hostIP: 0.0.0.0}]|tcp :: 80|0 0.0.0.0:80
+portForwards: [{guestIP: 0.0.0.0, hostIP: 0.0.0.0}]|tcp 127.0.0.1 80|1 127.0.0.1:80
+portForwards: [{guestIP: 0.0.0.0, hostIP: 0.0.0.0}]|tcp 192.168.5.15 80|-
+portForwards: [{guestIPMustBeZero: true, hostIP: 0.0.0.0}]|tcp 0.0.0.0 80|0 0.0.0.0:80
+portForwards: [{guestIPMustBeZero: true, hostIP: 0.0.0.0}]|tcp 127.0.0.1 80|1 127.0.0.1:80
+portForwards: [{guestIP: 0.0.0.0, guestIPMustBeZero: false, hostIP: 0.0.0.0}]|tcp 192.168.5.15 80|0 0.0.0.0:80
+portForwards: [{guestIP: 0.0.0.0, guestIPMustBeZero: false}]|tcp 127.0.0.2 80|0 127.0.0.1:80
+portForwards: [{guestIP: "::"}]|tcp 192.168.5.15 80|0 127.0.0.1:80
+portForwards: [{guestIP: 192.168.5.15, guestPort: 80, hostPort: 81}]|tcp 192.168.5.15 80|0 127.0.0.1:81
+portForwards: [{guestIP: 192.168.5.15, guestPort: 80, hostPort: 81}]|tcp 0.0.0.0 80|0 127.0.0.1:81
+portForwards: [{guestIP: 192.168.5.15, guestPort: 80, hostPort: 81}]|tcp 127.0.0.1 80|1 127.0.0.1:80
+portForwards: [{guestIP: "::ffff:192.168.5.15", guestPort: 80, hostPort: 81}]|tcp 192.168.5.15 80|0 127.0.0.1:81
+portForwards: [{guestPort: 80, ignore: true}]|tcp 127.0.0.1 80|-
+portForwards: [{guestPort: 80, ignore: true}]|tcp ::1 80|-
+portForwards: [{guestPort: 80, ignore: true}]|tcp 0.0.0.0 80|1 127.0.0.1:80
+portForwards: [{guestPort: 80, ignore: true}]|tcp 127.0.0.1 81|1 127.0.0.1:81
+portForwards: [{guestPort: 80, ignore: true, guestIP: 0.0.0.0}]|tcp 0.0.0.0 80|-
+portForwards: [{guestPort: 80, ignore: true, guestIP: 0.0.0.0}]|tcp 127.0.0.1 80|1 127.0.0.1:80
+portForwards: [{guestIP: 0.0.0.0, guestIPMustBeZero: false, ignore: true}]|tcp 127.0.0.1 80|-
+portForwards: [{guestIP: 0.0.0.0, guestIPMustBeZero: false, ignore: true, proto: udp}]|udp 0.0.0.0 80|-
+portForwards: [{guestIP: 0.0.0.0, guestIPMustBeZero: false, ignore: true, proto: udp}]|tcp 0.0.0.0 80|1 127.0.0.1:80
+portForwards: [{guestPort: 80, hostPort: 81}, {guestPort: 80, ignore: true}]|tcp 127.0.0.1 80|0 127.0.0.1:81
+portForwards: [{guestPort: 80, ignore: true}, {guestPort: 80, hostPort: 81}]|tcp 127.0.0.1 80|-
+portForwards: [{guestPort: 80, hostSocket: web.sock}]|tcp 127.0.0.1 80|0 $LIMA_HOME/t/sock/web.sock
+portForwards: [{guestPort: 80, hostSocket: "/run/{{.Name}}.sock"}]|tcp 127.0.0.1 80|0 /run/t.sock
+portForwards: [{guestSocket: /run/a.sock, hostSocket: a.sock}]|tcp 127.0.0.1 80|1 127.0.0.1:80
+TABLE
+
+	# what a guest may say: anything; what is taken: lines of one shape
+	printf '%s\n' '+ tcp 127.0.0.1 0' '+ tcp 127.0.0.1 65536' '+ tcp 127.0.0.1 -1' '+ tcp 127.0.0.1 80x' '+ tcp 127.0.0.1 0x50' \
+		'+ tcp 127.0.0.1' '+ tcp 80' '+ sctp 127.0.0.1 80' '+  tcp 127.0.0.1 80' '+tcp 127.0.0.1 80' '* tcp 127.0.0.1 80' \
+		'+ tcp 127.1 80' '+ tcp localhost 80' '+ tcp 127.0.0.1:80 80' '+ tcp 0x7f.0.0.1 80' '+ tcp ::1%lo 80' '+ tcp  80' \
+		'+ tcp 1:2:3:4:5:6:7:8:9:a:b:c:d:e:f:1:2:3:4:5:6:7:8:9 80' 'time' 'time x set' 'time 99999999999999999999 set' '' \
+		"+ tcp 127.0.0.1 80;echo" '+ udp $(id) 80' >"$T/in"
+	input=$T/in
+	echo 'images: [{location: /a}]' >"$HOME/t.yaml"
+	run env ASAN_OPTIONS=detect_leaks=0 "$HOME/forward" "$HOME/t.yaml"
+	status 0
+	same "$(grep -cxF '?' "$out")" "$(wc -l <"$T/in")"
+	ok 'lines that are no listeners'
+	finish
+}
