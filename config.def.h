@@ -47,6 +47,8 @@ static const long long donewait = 3 * 1000;             /* ssh works, console si
 static const long long spacewait = 5 * 1000;            /* VM paused on a full disk: look again */
 static const long long takenwait = 5 * 1000;            /* a host port in use: tried again */
 static const long long agentwait = 60 * 1000;           /* boot done, no word of the guest agent: DEGRADED */
+static const long long mountgap = 3 * 1000;             /* a guest that is to see its server gone closes the port before */
+static const long long mountslow = 60 * 1000;           /* the longest pause before a server that keeps failing is tried again */
 static const long long requestwait = 3 * 1000;          /* a client of ha.sock that does not finish its request */
 
 /* ---- bounds ---- */
@@ -96,11 +98,12 @@ static const struct arch {
  * image; a wrong guess costs one failed handshake. */
 static const struct word {
 	const char *text;
-	enum word_means { WSTAGE, WSSH, WDONE, WFAIL, WNEWS, WPANIC, WSTUCK } means;
+	enum word_means { WSTAGE, WSSH, WDONE, WERROR, WFAIL, WNEWS, WPANIC, WSTUCK } means;
 	const char *say;        /* stage, or what went wrong and what to do */
 } consolewords[] = {
 	{ "lima-ssh-ready",                     WSSH,   NULL },
 	{ "lima-boot-done",                     WDONE,  NULL },
+	{ "lima-mount-failed ",                 WERROR, "A directory of the host is not mounted in the guest" },
 	{ "lima-provision-failed ",             WFAIL,  "A provision script failed (mode, number, status)" },
 	{ "lima-provision-output ",             WFAIL,  "its output" },
 	{ "lima-progress ",                     WNEWS,  "The guest is" },

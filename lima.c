@@ -2587,6 +2587,7 @@ struct mount {
 	long long p9msize;              /* bytes */
 	long long queuesize;            /* virtiofs */
 	int isstatic;                   /* stays in plain mode */
+	bool lost;                      /* there is no such directory: the guest does not get it */
 };
 struct provision {
 	const char *mode, *script, *file, *filedigest, *playbook, *content;
@@ -3014,7 +3015,7 @@ static const struct key confkeys[] = {
 	{ .path = "memory",                 .type = KSIZE, .off = C(memory), .text = C(memorytext), .fill = fillmemory },
 	{ .path = "disk",                   .type = KSIZE, .off = C(disk), .text = C(disktext), .def = defdisk },
 	{ .path = "additionalDisks",        .type = KLIST, .off = C(disks), ITEMS(diskkeys, struct datadisk), .brief = true, .later = true },
-	{ .path = "mounts",                 .type = KLIST, .off = C(mounts), .items = mountkeys, .size = sizeof(struct mount), .merge = MKEYED, .brief = true, .later = true },
+	{ .path = "mounts",                 .type = KLIST, .off = C(mounts), .items = mountkeys, .size = sizeof(struct mount), .merge = MKEYED, .brief = true },
 	{ .path = "mountTypesUnsupported",  .type = KSTRS, .off = C(unsupported), .merge = MCAT, .brief = true },
 	{ .path = "mountType",              .type = KSTR,  .off = C(mounttype), .later = true },
 	{ .path = "mountInotify",           .type = KBOOL, .off = C(inotify), .def = "false", .later = true },
@@ -3914,6 +3915,38 @@ digestprog(const char *digest, const char **why)
 	return NULL;
 }
 
+/* Of the mounts: spec/config.md 12.1, and what cannot be handed to a guest. */
+static void
+checkmounts(struct conf *c)
+{
+	static const char *const reserved[] = { "/", "/bin", "/dev", "/etc", "/home", "/opt", "/sbin", "/tmp", "/usr", "/var" };
+	const struct mount *m = c->mounts.v;
+	const char *p;
+	struct stat st;
+	size_t i, k;
+
+	for (i = 0; i < c->mounts.n; i++, m++) {
+		for (p = keep("%s%s", m->location, m->mountpoint); (unsigned char)*p >= ' ' && *p != 0x7f; p++)
+			;
+		if (*p)
+			conferr(c, "field `mounts[%zu]` must not contain line breaks or other control characters", i);
+		if (*m->location != '/')
+			conferr(c, "field `mounts[%zu].location` must be an absolute path, got %s", i, bq(m->location));
+		else if (stat(m->location, &st) == 0 && !S_ISDIR(st.st_mode))
+			conferr(c, "field `mounts[%zu].location` refers to a non-directory path: %s", i, bq(m->location));
+		for (k = 0; k < LEN(reserved) && strcmp(m->mountpoint, reserved[k]) != 0; k++)
+			;
+		if (k < LEN(reserved))
+			conferr(c, "field `mounts[%zu].mountPoint` must not be a system path such as /etc or /usr", i);
+		else if (c->home && strcmp(m->mountpoint, c->home) == 0)
+			conferr(c, "field `mounts[%zu].mountPoint` is the reserved internal home directory %s", i, bq(c->home));
+		else if (*m->mountpoint == '~')
+			conferr(c, "field `mounts[%zu].mountPoint` must not start with `~`", i);
+		else if (*m->mountpoint != '/')
+			conferr(c, "field mounts[%zu] must be absolute, got %s", i, bq(m->mountpoint));
+	}
+}
+
 static void
 checkconf(struct conf *c)
 {
@@ -3943,6 +3976,7 @@ checkconf(struct conf *c)
 			conferr(c, "field `images[%zu].kernel.digest` is invalid: %s: %s", i, im[i].kerneldigest, s);
 		else if (im[i].initrddigest && !digestprog(im[i].initrddigest, &s))
 			conferr(c, "field `images[%zu].initrd.digest` is invalid: %s: %s", i, im[i].initrddigest, s);
+	checkmounts(c);
 	for (k = confkeys; k->path; k++)
 		if (k->check && (s = k->check(c, k->type == KSTR ? *(const char **)((char *)c + k->off) : NULL)))
 			conferr(c, "%s", s);
@@ -6767,6 +6801,44 @@ guestcerts(const struct conf *c, struct iso *iso, struct buf *env)
 	buffree(&all);
 }
 
+/* The options of sshfs for a mount.  A comma ends an option unless escaped,
+ * fuse_opt_parse().  slave: SFTP on stdin and stdout; since sshfs 3.7.2 it is
+ * called passive as well. */
+static const char *
+sshfsoptions(const struct mount *m)
+{
+	struct buf b = { 0 };
+	const char *p, *r;
+
+	bufprintf(&b, "slave,allow_other%s%s%s,fsname=:", m->writable ? "" : ",ro", m->sshfscache ? "" : ",cache=no",
+	    m->followsymlinks ? ",follow_symlinks" : "");
+	for (p = m->location; *p; p++) {
+		if (*p == ',' || *p == '\\')
+			bufputc(&b, '\\');
+		bufputc(&b, *p);
+	}
+	r = keep("%s", b.s);
+	buffree(&b);
+	return r;
+}
+
+/* What boot.sh is to mount: those whose servers are at virtio-serial ports. */
+static void
+guestmounts(const struct conf *c, struct buf *env)
+{
+	const struct mount *m = c->mounts.v;
+	size_t i;
+
+	bufprintf(env, "LIMA_CIDATA_MOUNTTYPE=reverse-sshfs\nLIMA_CIDATA_MOUNTS=%zu\n", c->agent ? c->mounts.n : 0);
+	for (i = 0; c->agent && i < c->mounts.n; i++, m++) {
+		/* an empty mount point keeps the place, for the numbers are the ports' */
+		bufprintf(env, "LIMA_CIDATA_MOUNTS_%zu_MOUNTPOINT=%s\nLIMA_CIDATA_MOUNTS_%zu_OPTIONS=%s\n",
+		    i, m->lost ? "" : m->mountpoint, i, sshfsoptions(m));
+		if (host.home && strcmp(m->location, host.home) == 0)
+			bufprintf(env, "LIMA_CIDATA_HOSTHOME_MOUNTPOINT=%s\n", m->mountpoint);
+	}
+}
+
 /* What boot.sh has to know of a configuration, in the names of spec/runtime.md
  * 5.4. */
 static void
@@ -6820,6 +6892,7 @@ writecidata(const struct conf *c)
 	iid = keep("iid-%s", hashhex(keep("%s%s%s", user.s, net.s, c->dir), 8));
 	bufprintf(&meta, "instance-id: %s\nlocal-hostname: %s\n", iid, hostname);
 	guestfacts(c, &env, iid);
+	guestmounts(c, &env);
 	guestprovision(c, &iso, &env);
 	guesthosts(c, &hosts);
 	guestcerts(c, &iso, &env);
@@ -8445,6 +8518,8 @@ fxserve(struct fx *s, const char *dir)
 
 /* ---- 21. QEMU ----------------------------------------------------------- */
 
+#define PORTSMAX 30                     /* virtio-serial ports of a controller, without the console's */
+
 /* A file name inside a QEMU option, where a comma ends the value. */
 static const char *
 qemupath(const char *path)
@@ -8705,18 +8780,25 @@ qemuserial(struct args *a, const struct conf *c)
 	arg(a, "chardev:char-serial");
 }
 
-/* The port of the guest agent. */
+/* Virtio-serial: the port of the guest agent, and one a mount.  A controller has
+ * 31 ports, the first of which is a console's (virtio 5.3). */
 static void
 qemuports(struct args *a, const struct conf *c, const struct arch *ar)
 {
-	if (!c->agent)
-		return;
-	arg(a, "-device");
-	arg(a, "virtio-serial-%s,id=ports,max_ports=%d", ar->bus, 2);
-	arg(a, "-chardev");
-	arg(a, "socket,id=char-ga,path=%s,server=on,wait=off", qemupath(keep("%s/ga.sock", c->dir)));
-	arg(a, "-device");
-	arg(a, "virtserialport,bus=ports.0,id=agent,chardev=char-ga,name=lima.agent");
+	size_t i, n = c->agent ? 1 + c->mounts.n : 0;
+	const char *id;
+
+	for (i = 0; i < n; i++) {
+		if (i % PORTSMAX == 0) {
+			arg(a, "-device");
+			arg(a, "virtio-serial-%s,id=ports%zu,max_ports=%zu", ar->bus, i / PORTSMAX, 1 + (n - i < PORTSMAX ? n - i : PORTSMAX));
+		}
+		id = i ? keep("mnt.%zu", i - 1) : "ga";
+		arg(a, "-chardev");
+		arg(a, "socket,id=char-%s,path=%s,server=on,wait=off", id, qemupath(keep("%s/%s.sock", c->dir, id)));
+		arg(a, "-device");
+		arg(a, "virtserialport,bus=ports%zu.0,id=%s,chardev=char-%s,name=lima.%s", i / PORTSMAX, i ? id : "agent", id, i ? id : "agent");
+	}
 }
 
 /* A NIC for each of `networks`, beside net0. */
@@ -9150,7 +9232,188 @@ looprun(bool (*over)(void))
 
 /* ---- 24. Mounts --------------------------------------------------------- */
 
-/* A mount of an instance: its server on the host, sshfs in the guest. */
+/* A mount of an instance.  In the guest boot.sh keeps a sshfs that speaks SFTP on
+ * the virtio-serial port lima.mnt.N; at the socket of that port, mnt.N.sock, is a
+ * server on the host, `limactl sftp`.  QEMU says when the guest opens or closes a
+ * port, at most once a second for each (what is in between is lost, the last
+ * word is not).
+ *
+ * One server serves one opening.  At the close it is killed: a sshfs that died
+ * may leave half a packet in the socket.  A server that ends by itself makes
+ * the guest's sshfs end too, and the port is closed and opened.  Before that no
+ * new server is connected, for a sshfs that missed the gap would wait for an
+ * answer of the old one for ever.
+ *
+ * Servers outlive a killed host agent.  The next one finds each by its lock on
+ * mnt.N.pid and asks QEMU which ports are open. */
+
+struct mnt {
+	const struct mount *m;
+	const char *sock;
+	struct args server;             /* its command line */
+	struct proc proc;
+	struct timer again;
+	bool open;                      /* the guest has opened the port */
+	bool dropped;                   /* its end is our doing */
+	long long since, pause;         /* when it was started, and for how long not again */
+};
+static struct {
+	struct mnt *v;
+	size_t n;
+} mnts;
+
+static void mountended(struct proc *p, int st);
+
+/* Connect a new server to the port. */
+static void
+mountserve(struct timer *tm)
+{
+	struct mnt *t = tm->arg;
+	/* not to block here: the socket serves one and queues two */
+	int fd = connectunix(t->sock, SOCK_NONBLOCK);
+	struct job j = { .argv = t->server.v, .fd = { fd, fd, 2 }, .session = true };
+
+	t->since = now();
+	t->dropped = false;
+	if (fd < 0 || procstart(&t->proc, &j, mountended) < 0) {
+		warn("serve the mount %s at %s:", t->m->location, t->sock);
+		timerset(tm, t->pause = retrylast);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+static void
+mountended(struct proc *p, int st)
+{
+	struct mnt *t = p->arg;
+
+	if (!t->dropped && !t->pause)           /* the first time in a row */
+		warn("The server of the mount %s has ended (%s %d); the guest mounts it again", t->m->location,
+		    WIFSIGNALED(st) ? "signal" : "status", WIFSIGNALED(st) ? WTERMSIG(st) : WEXITSTATUS(st));
+	t->pause = t->dropped || now() - t->since > retrylast ? 0 : t->pause ? t->pause * 2 : retryfirst;
+	if (t->pause > mountslow)
+		t->pause = mountslow;
+	/* for a sshfs that waits although it came too early for the old one */
+	if (t->open)
+		timerset(&t->again, t->pause + mountgap);
+}
+
+/* The guest has opened or closed the port. */
+static void
+mountport(struct mnt *t, bool open)
+{
+	timeroff(&t->again);
+	t->open = open;
+	if (procruns(&t->proc)) {
+		t->dropped = true;
+		prockill(&t->proc, SIGKILL);
+	} else if (open && t->pause)
+		timerset(&t->again, t->pause);
+	else if (open)
+		mountserve(&t->again);
+}
+
+/* The mount of a device or chardev of qemuports(), or NULL. */
+static struct mnt *
+mountbyid(const struct ynode *id, const char *prefix)
+{
+	long long i;
+
+	return id && id->kind == Y_STR && startswith(id->s, prefix) && parsenum(id->s + strlen(prefix), 0, (long long)mnts.n - 1, &i) == 0 ?
+	    &mnts.v[i] : NULL;
+}
+
+/* The data of VSERPORT_CHANGE. */
+static void
+mountevent(const struct ynode *data)
+{
+	const struct ynode *open = yget(data, "open");
+	struct mnt *t = mountbyid(yget(data, "id"), "mnt.");
+
+	if (t && open)
+		mountport(t, open->i);
+}
+
+/* The answer to query-chardev, NULL when there was none: which ports are open. */
+static void
+mountports(const struct ynode *v)
+{
+	const struct ynode *o, *open;
+	struct mnt *t;
+
+	for (o = v ? v->first : NULL; o; o = o->next) {
+		if (!(t = mountbyid(yget(o, "label"), "char-mnt.")) || !(open = yget(o, "frontend-open")))
+			continue;
+		if (open->i != procruns(&t->proc))
+			mountport(t, open->i);
+		t->open = open->i;
+	}
+}
+
+/* Make the directory of a mount when it is missing.  0, or -1 with errno. */
+static int
+mountdir(const struct mount *m)
+{
+	mode_t old;
+	int r;
+
+	if (access(m->location, F_OK) == 0)
+		return 0;
+	old = umask(022);
+	if ((r = mkdirs(m->location, 0755)) == 0)
+		info("Created %s, to be mounted", bq(m->location));
+	(void)umask(old);
+	return r;
+}
+
+/* Prepare the servers of a configuration, or adopt those that run.  A directory
+ * that cannot be made is left out of the guest. */
+static void
+mountinit(const struct conf *c)
+{
+	struct mount *m = c->mounts.v;
+	const char *pidfile;
+	struct mnt *t;
+	pid_t pid;
+
+	if (!c->agent)
+		return;
+	mnts.v = yalloc(&perm, c->mounts.n * sizeof *mnts.v);
+	for (; mnts.n < c->mounts.n; mnts.n++, m++) {
+		t = &mnts.v[mnts.n];
+		pidfile = keep("%s/mnt.%zu.pid", c->dir, mnts.n);
+		*t = (struct mnt){ .m = m, .sock = keep("%s/mnt.%zu.sock", c->dir, mnts.n), .proc = { .arg = t, .ended = mountended },
+		    .again = { .due = mountserve, .arg = t } };
+		if ((m->lost = mountdir(m) < 0))
+			warn("cannot create %s, so the guest does not get it:", bq(m->location));
+		arg(&t->server, "%s", selfpath());
+		argwords(&t->server, "--log-format=json sftp --pidfile");
+		arg(&t->server, "%s", pidfile);
+		arg(&t->server, "--guest-uid=%lld", c->uid);
+		if (!m->writable)
+			arg(&t->server, "--read-only");
+		if (m->followsymlinks)
+			arg(&t->server, "--follow-symlinks");
+		arg(&t->server, "--");
+		arg(&t->server, "%s", m->location);
+		if ((pid = lockholder(pidfile)) > 0)
+			(void)procwatch(&t->proc, pid, false);
+	}
+}
+
+/* Remove what the servers of a run leave. */
+static void
+mountclean(void)
+{
+	size_t i;
+
+	for (i = 0; i < mnts.n; i++) {
+		(void)unlink(mnts.v[i].sock);
+		(void)unlink(keep("%.*spid", (int)strlen(mnts.v[i].sock) - 4, mnts.v[i].sock));
+		argsfree(&mnts.v[i].server);
+	}
+}
 
 /* ---- 25. Guest agent ---------------------------------------------------- */
 
@@ -10944,16 +11207,21 @@ consoleline(const char *s, bool whole)
 		ha.stage = i;
 		info("Boot stage: %s (%lld.%lld s)", w->say, (now() - ha.t0) / 1000, (now() - ha.t0) / 100 % 10);
 		break;
+	case WERROR:
 	case WFAIL:
 	case WNEWS:
 		if (ha.words++ > manywords)     /* a hostile guest must not fill the log */
 			break;
 		s = strstr(s, w->text) + strlen(w->text);
 		bufsafe(&b, s, strlen(s));
-		if (w->means == WFAIL)
-			warn("%s: %s", w->say, b.s ? b.s : "");
+		bufprintf(&text, "%s: %s", w->say, b.s ? b.s : "");
+		if (w->means == WERROR)
+			haerror(text.s);
+		else if (w->means == WFAIL)
+			warn("%s", text.s);
 		else
 			info("%s %s", w->say, b.s ? b.s : "");
+		buffree(&text);
 		buffree(&b);
 		break;
 	case WPANIC:
@@ -11080,6 +11348,7 @@ chardevs(void *arg, const struct ynode *v, const char *err)
 
 	(void)arg;
 	(void)err;
+	mountports(v);
 	for (n = v ? v->first : NULL; n; n = n->next)
 		if ((label = yget(n, "label")) && label->s && strcmp(label->s, "char-ga") == 0 &&
 		    (open = yget(n, "frontend-open")) && open->i)
@@ -11120,6 +11389,7 @@ qmpevent(const struct ynode *o)
 		gatime();
 	} else if (strcmp(name, "VSERPORT_CHANGE") == 0) {
 		agentport(yget(o, "data"));
+		mountevent(yget(o, "data"));
 	} else if (strcmp(name, "RESET") == 0 && ypath(o, "data.guest") && ypath(o, "data.guest")->i)
 		haevent(ERESET);
 }
@@ -11500,6 +11770,7 @@ agentstart(const struct inst *in)
 	if (ha.c->agent && !agentfor(ha.c, &(size_t){ 0 }))
 		warn("There is no guest agent for %s in this limactl: ports are not forwarded by themselves, and the clock is not set", ha.c->arch);
 	forwardstart(ha.c, ha.port, ha.adopted, emitforward);
+	mountinit(ha.c);
 	if (ha.adopted) {
 		netstart();
 		info("Adopting the running VM (QEMU process %ld)", (long)in->driver);
@@ -11541,6 +11812,7 @@ rmruntime(void)
 	if (i == 0) {
 		netclean(ha.c);
 		forwardend();
+		mountclean();
 	}
 	for (; i < LEN(temps); i++)
 		(void)unlink(keep("%s/%s", ha.dir, temps[i]));
@@ -13113,12 +13385,45 @@ hostcwd(void)
 	return pwd;
 }
 
+/* Where the guest has a directory of the host, or NULL; the innermost mount
+ * counts.  Links are resolved on both sides. */
+static const char *
+guestdir(const struct conf *c, const char *dir)
+{
+	const struct mount *m = c->mounts.v;
+	const char *best = NULL;
+	char *real = dir ? realpath(dir, NULL) : NULL, *loc;
+	size_t i, n, longest = 0;
+
+	for (i = 0; real && i < c->mounts.n; i++, m++) {
+		if (!(loc = realpath(m->location, NULL)))
+			continue;
+		n = strcmp(loc, "/") == 0 ? 0 : strlen(loc);
+		if (strncmp(real, loc, n) == 0 && (real[n] == '/' || !real[n]) && (!best || n > longest)) {
+			longest = n;
+			/* in the user's words when they lead there */
+			best = startswith(dir, m->location) && strcmp(m->location, m->mountpoint) == 0 ? dir : keep("%s%s", m->mountpoint, real + n);
+		}
+		free(loc);
+	}
+	free(real);
+	return best;
+}
+
 /* Stay where the host's user is, when the guest has that directory. */
 static void
 cdhost(struct buf *b, const struct inst *in)
 {
-	(void)in;
-	bufputs(b, "false");            /* nothing of the host is mounted: stay in the guest's home */
+	const char *const dirs[] = { guestdir(&in->conf, hostcwd()), guestdir(&in->conf, host.home) };
+	size_t i, n = b->len;
+
+	for (i = 0; i < LEN(dirs); i++)
+		if (dirs[i]) {
+			bufputs(b, b->len > n ? " || cd " : "cd ");
+			bufquote(b, dirs[i]);
+		}
+	if (b->len == n)
+		bufputs(b, "false");    /* stay in the guest's home */
 }
 
 /* The script word ssh gets (spec/cli.md 9.4.2).  syncdir: the guest's copy of

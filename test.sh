@@ -310,7 +310,7 @@ serial lima-ssh-ready iid-1
 serial lima-boot-done iid-1 0'
 
 # fake image: any file serves
-tiny='{images: [location: /etc/profile], disk: 1M}'
+tiny='{images: [location: /etc/profile], disk: 1M, mounts: []}'
 mk() {	# mk NAME [TEXT]: a stopped instance
 	feed "${2:-$tiny}"
 	lc create --name "$1" -

@@ -526,6 +526,127 @@ guest_agent() {
 		printf '%s\n' "$LIMA_CIDATA_GUESTAGENT $prog" >$file || fail "cannot install the guest agent"
 }
 
+# --- mounts -------------------------------------------------------------------
+# A directory of the host is a virtio-serial port: at its other end is an SFTP
+# server that knows nothing else. Each mount has a loop of its own for as long as
+# the guest runs, because sshfs ends when its server does.
+
+# virtio_port NAME: its device in $dev. udev's links are missing in some guests.
+virtio_port() {
+	for d in /sys/class/virtio-ports/*; do
+		[ -r "$d/name" ] && read -r port <"$d/name" && [ "$port" = "$1" ] || continue
+		dev=/dev/${d##*/}
+		return
+	done
+	return 1
+}
+
+# mounted DIR: by sshfs. The kernel writes blanks and backslashes in octal.
+mounted() {
+	while read -r _ dir type _; do
+		[ "$type" = fuse.sshfs ] && [ "$(printf %b "$dir")" = "$1" ] && return
+	done </proc/self/mounts
+	return 1
+}
+
+# mount_vars N: mount point and options of a mount; one without is not there
+mount_vars() {
+	eval "mp=\$LIMA_CIDATA_MOUNTS_${1}_MOUNTPOINT opts=\$LIMA_CIDATA_MOUNTS_${1}_OPTIONS"
+}
+
+# The mounts that this one is in are there.
+outer_mounted() {
+	inner=$mp
+	o=0
+	while [ "$o" -lt "$LIMA_CIDATA_MOUNTS" ]; do
+		mount_vars $o
+		case ${mp:+$inner} in "$mp"/*) mounted "$mp" || { mp=$inner; return 1; } ;; esac
+		o=$((o + 1))
+	done
+	mount_vars "$i"
+}
+
+# In the user's home the user gets what has to be made for a mount point.
+mount_point() {
+	[ ! -d "$mp" ] || return 0
+	top=$mp
+	while [ -n "${top%/*}" ] && [ ! -e "${top%/*}" ]; do top=${top%/*}; done
+	mkdir -p "$mp" || return
+	case $mp in "$home"/*) chown -R "$uid:$gid" "$top" ;; esac
+}
+
+# A process that becomes sshfs. First it says SFTP's first packet, INIT of
+# version 3, itself: the port takes it when a server is there and not before, and
+# until then a mount would hang whoever looks at it.
+mount_once() {
+	virtio_port "lima.mnt.$i" || { echo "no virtio-serial port lima.mnt.$i" >&2; exit 1; }
+	mount_point || exit
+	exec 3<>"$dev"
+	printf '\0\0\0\005\001\0\0\0\003' >&3
+	hello=$(timeout 20 dd bs=4096 count=1 <&3 2>/dev/null)
+	[ -n "$hello" ] || { echo "the host does not serve it" >&2; exit 1; }
+	exec sshfs :/ "$mp" -f -o "$opts" <&3 >&3 3<&-
+}
+
+mount_loop() {
+	cd / || exit
+	while :; do
+		until outer_mounted; do sleep 0.2; done
+		(mount_once) 2>"$mount_run/$i"
+		: >"$mount_run/$i.ended"
+		! mounted "$mp" || umount -l "$mp"
+		# QEMU tells the host of opening and closing once a second.
+		sleep 1
+	done
+}
+
+# Begin with all of them at once. Not again where that was done since the boot.
+mount_run=/run/lima-mount
+mounts() {
+	[ "${LIMA_CIDATA_MOUNTS:-0}" != 0 ] && command -v sshfs >/dev/null && mkdir $mount_run 2>/dev/null || return 0
+	[ -d /sys/class/virtio-ports ] || modprobe -q virtio_console
+	[ -c /dev/fuse ] || modprobe -q fuse
+	i=0
+	while [ "$i" -lt "$LIMA_CIDATA_MOUNTS" ]; do
+		mount_vars $i
+		[ -z "$mp" ] || mount_loop </dev/null >/dev/null 2>&1 &
+		i=$((i + 1))
+	done
+}
+
+# A stock image may have no sshfs: it is installed once.
+mount_tools() {
+	[ "${LIMA_CIDATA_MOUNTS:-0}" != 0 ] && ! command -v sshfs >/dev/null || return 0
+	[ -z "${LIMA_CIDATA_SKIP_DEFAULT_DEPENDENCY_RESOLUTION-}" ] || return 0
+	package_manager
+	case $pm in
+	dnf | yum) install_packages fuse-sshfs ;;
+	*) install_packages sshfs ;;
+	esac && mounts
+}
+
+# Provision scripts and whoever logs in find everything mounted, unless it cannot
+# be: then the host is told why.
+mounts_ready() {
+	[ "${LIMA_CIDATA_MOUNTS:-0}" != 0 ] || return 0
+	tries=0 i=0
+	while [ "$i" -lt "$LIMA_CIDATA_MOUNTS" ]; do
+		mount_vars $i
+		until [ -z "$mp" ] || mounted "$mp" || [ -e $mount_run/$i.ended ] || [ $tries -ge 300 ]; do
+			tries=$((tries + 1))
+			sleep 0.1
+		done
+		if [ -n "$mp" ] && ! mounted "$mp"; then
+			why='the host does not serve it'
+			command -v sshfs >/dev/null || why='sshfs is not installed'
+			while IFS= read -r line; do why=$line; done <$mount_run/$i
+			status=1
+			reports="${reports}lima-mount-failed $mp: $why$nl"
+		fi
+		i=$((i + 1))
+	done 2>/dev/null
+}
+
 # --- provisioning -------------------------------------------------------------
 
 provision_log=/var/log/lima-provision.log
@@ -948,6 +1069,7 @@ say_ready() {
 
 late() {
 	sshd_up
+	mounts
 	guest_agent
 	timezone
 	[ -z "$user" ] || password
@@ -955,6 +1077,8 @@ late() {
 	ca_certs
 	scripts dependency
 	upgrade_packages
+	mount_tools
+	mounts_ready
 	provision_files
 	scripts system
 	provision_user

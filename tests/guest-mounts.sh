@@ -1,0 +1,172 @@
+# shellcheck shell=sh disable=SC2154,SC2034,SC2016,SC2317
+# mounts: directories of the host in a guest, and what they survive
+
+# guestsees FILE TEXT: within 20 s
+guestsees() { await 20 sees "$1" "$2" || bad "the guest does not see $1"; }
+sees() { [ "$(timeout 20 "$LIMACTL" shell "$vm" timeout 5 cat "$1" 2>/dev/null </dev/null)" = "$2" ]; }
+# server N: the process that serves mount N, by its lock
+server() { head -n 1 "$dir/mnt.$1.pid"; }
+# another PID N: mount N has another server
+another() { [ -s "$dir/mnt.$2.pid" ] && [ "$(server "$2")" != "$1" ] && kill -0 "$(server "$2")" 2>/dev/null; }
+
+test_mounts() {
+	begin mounts
+	XDG_CACHE_HOME=$realcache
+	export XDG_CACHE_HOME
+	vm=mnt
+	dir=$LIMA_HOME/$vm
+	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
+	base="images: [{location: \"$image\"}]
+cpus: 2
+memory: 1GiB
+disk: 10GiB
+containerd: {user: false}
+"
+	file=lima-test.$$
+	echo 'from the host' >"$HOME/file"
+	mkdir "$HOME/inner" "$HOME/sub"
+	printf '%s' "$base" >"$HOME/m.yaml"
+	limit=600
+	lc start --tty=false --name "$vm" "$HOME/m.yaml"
+	status 0
+	errhas READY
+	errlacks 'not mounted'
+	ok 'a start without a word of mounts'
+	if [ "$rc" != 0 ]; then
+		lc delete -f "$vm"
+		finish
+		return
+	fi
+	sh_ id -un
+	guest=$(cat "$out")
+	guestsays 'from the host' cat "$HOME/file"
+	sh_ sh -c "echo x >'$HOME/new'; rm -f '$HOME/file'; chmod 777 '$HOME/file'; echo over >'$HOME/file'"
+	errhas 'Read-only file system'
+	same "$(cat "$HOME/file")" 'from the host'
+	fails test -e "$HOME/new"
+	guestsays "$guest" stat -c %U "$HOME/file"
+	ok 'the home is there at once, read-only, and the user owns what the host user owns'
+	sh_ sh -c "echo 'from the guest' >/tmp/lima/$file && chmod 640 /tmp/lima/$file"
+	status 0
+	same "$(cat "/tmp/lima/$file")" 'from the guest'
+	same "$(stat -c '%u %a' "/tmp/lima/$file")" "$uid 640"
+	guestsays "$guest" stat -c %U "/tmp/lima/$file"
+	ok '/tmp/lima is writable on both sides'
+	cd "$HOME/sub" || return
+	guestsays "$HOME/sub" pwd
+	cd "${LIMACTL%/*}" || return
+	ok 'shell goes where the host is'
+	echo secret >"$T/secret"
+	ln -s ../secret "$HOME/out"
+	sh_ sh -c "cat '$HOME/out' '$HOME/../secret'"
+	outlacks secret
+	ok 'links and .. lead nowhere on the host'
+
+	old=$(server 1)
+	send KILL "$old"
+	holds await 20 another "$old" 1
+	guestsees "/tmp/lima/$file" 'from the guest'
+	filehas "$dir/ha.stderr.log" 'The server of the mount /tmp/lima has ended'
+	ok 'a server is killed: the mount is back'
+	sh_ sudo pkill -KILL -f 'sshfs.*/tmp/lima'
+	guestsees "/tmp/lima/$file" 'from the guest'
+	ok 'sshfs is killed in the guest: the mount is back'
+	send KILL "$(cat "$dir/ha.pid")"
+	await 5 is "$vm" Broken || bad 'not Broken'
+	old=$(server 1)
+	guestsays 'from the guest' cat "/tmp/lima/$file"
+	lc start "$vm"
+	status 0
+	same "$(server 1)" "$old"
+	guestsays 'from the guest' cat "/tmp/lima/$file"
+	ok 'the host agent is killed: mounts work on, and the next agent adopts their servers'
+	send KILL "$old"
+	holds await 20 another "$old" 1
+	guestsees "/tmp/lima/$file" 'from the guest'
+	ok 'an adopted server is killed: the mount is back'
+	send KILL "$(cat "$dir/ha.pid")"
+	send KILL "$(server 1)"
+	sleep 2
+	sh_ timeout 5 ls /tmp/lima
+	status 0
+	outlacks "$file"
+	lc start "$vm"
+	guestsees "/tmp/lima/$file" 'from the guest'
+	ok 'agent and server are killed: the guest does not hang, and start brings both back'
+	sh_ cat /proc/sys/kernel/random/boot_id
+	id=$(cat "$out")
+	lc shell "$vm" sudo reboot
+	await 60 rebooted || bad 'no reboot'
+	guestsees "/tmp/lima/$file" 'from the guest'
+	guestsees "$HOME/file" 'from the host'
+	ok 'a reboot of the guest'
+
+	limit=60
+	lc stop "$vm"
+	status 0
+	a="$HOME/a b, \"c\" 'd' ü \\e"
+	mkdir "$a"
+	echo odd >"$a/f"
+	echo in >"$HOME/inner/f"
+	cat >"$dir/lima.yaml" <<-END
+		${base}mounts:
+		- {location: "$HOME/inner", mountPoint: "$HOME/sub", writable: true}
+		- location: "~"
+		- location: '$(printf %s "$a" | sed "s/'/''/g")'
+		  mountPoint: '/mnt/$(basename "$a" | sed "s/'/''/g")/{{.User}}'
+		  writable: true
+		  sshfs: {cache: false}
+		- {location: "~/missing/x", mountPoint: "{{.Home}}/m/x", writable: true}
+		- {location: "~/links", sshfs: {followSymlinks: true}, mountPoint: /mnt/links}
+	END
+	mkdir "$HOME/links"
+	echo target >"$HOME/links/t"
+	ln -s t "$HOME/links/l"
+	ln -s ../../secret "$HOME/links/out"
+	limit=120
+	lc start --tty=false "$vm"
+	status 0
+	errlacks 'not mounted'
+	guestsays odd cat "/mnt/${a##*/}/$guest/f"
+	sh_ touch "/mnt/${a##*/}/$guest/new"
+	holds test -e "$a/new"
+	sh_ sh -c 'df | grep -F ü'
+	outhas ":$a"
+	ok 'blanks, quotes, commas, backslashes and umlauts in paths'
+	guestsays in cat "$HOME/sub/f"
+	sh_ sh -c "echo w >'$HOME/sub/w'"
+	same "$(cat "$HOME/inner/w")" w
+	ok 'a writable mount in a read-only one that comes after it'
+	holds test -d "$HOME/missing/x"
+	guestsays "$guest $guest" sh -c 'stat -c %U ~/m ~/m/x | xargs'
+	ok 'a missing directory is made, and mount points in the home are the user'"'s"
+	guestsays 'regular file' stat -c %F /mnt/links/l
+	sh_ cat /mnt/links/out
+	outlacks secret
+	ok 'followSymlinks, but not out of the mount'
+	# of the outer one: what is in it comes back as well
+	send KILL "$(server 1)"
+	guestsees "$HOME/file" 'from the host'
+	guestsees "$HOME/sub/w" w
+	ok 'the server of the outer mount is killed: both are back'
+	rm -f "/tmp/lima/$file"
+	limit=60
+	lc stop "$vm"
+	status 0
+	fails grep -q level=error "$err"
+	rm -r "$HOME/missing"
+	: >"$HOME/missing"
+	limit=120
+	lc start --tty=false "$vm"
+	errhas 'missing/x'
+	errhas 'so the guest does not get it'
+	status 0
+	same "$(grep -c missing/x "$err")" 1
+	errlacks 'not mounted'
+	guestsays in cat "$HOME/sub/f"
+	ok 'a directory that cannot be made is said once, and the others are there'
+	limit=60
+	lc delete -f "$vm"
+	status 0
+	finish
+}
