@@ -5159,7 +5159,7 @@ getbe32(const unsigned char *p)
 
 /* Look at the first bytes of a qcow2 file (docs/interop/qcow2.txt).  One that
  * names another file is refused, for the guest could read that file.  NULL, or
- * what is wrong. */
+ * what is wrong; the size is told in most cases of that too. */
 static const char *
 qcow2header(const unsigned char *h, size_t n, long long *size)
 {
@@ -5172,6 +5172,7 @@ qcow2header(const unsigned char *h, size_t n, long long *size)
 		return "has an unknown qcow2 version";
 	if (version == 3 && n < 104)
 		return "has a cut qcow2 header";
+	*size = (long long)getbe64(h + 24);
 	if (getbe64(h + 8) != 0 || getbe32(h + 16) != 0)
 		return "has a backing file; flatten it with `qemu-img convert`";
 	if (version == 3 && (h[79] & 4))
@@ -5184,7 +5185,6 @@ qcow2header(const unsigned char *h, size_t n, long long *size)
 		return "has an impossible cluster size";
 	if (getbe64(h + 24) > 1ULL << 50)
 		return "claims an absurd size";
-	*size = (long long)getbe64(h + 24);
 	return NULL;
 }
 
@@ -5419,6 +5419,22 @@ preparefirmware(const struct conf *c, const char *dir)
 			(void)bring(im[i].location, im[i].digest, dst, "UEFI code", true);
 }
 
+/* limactl before 2.1 had other names: diffdisk, and basedisk for a CD. */
+static void
+legacynames(const char *dir, const char *disk, const char *base, const char *iso)
+{
+	const char *fmt = "";
+	long long size;
+
+	if (access(keep("%s/diffdisk", dir), F_OK) < 0)
+		return;
+	if (access(disk, F_OK) < 0 && symlink("diffdisk", disk) < 0)
+		die("link %s to diffdisk:", disk);
+	if (access(iso, F_OK) < 0 && access(base, F_OK) == 0 && !imageformat(base, &fmt, &size) &&
+	    strcmp(fmt, "iso") == 0 && symlink("basedisk", iso) < 0)
+		die("link %s to basedisk:", iso);
+}
+
 /* Make what a start needs and is not there: basedisk or iso, disk, its size. */
 static void
 preparedisk(const struct conf *c, const char *dir)
@@ -5429,6 +5445,7 @@ preparedisk(const struct conf *c, const char *dir)
 	long long size = 0;
 
 	preparefirmware(c, dir);
+	legacynames(dir, disk, base, iso);
 	if (access(disk, F_OK) < 0) {
 		if (access(base, F_OK) < 0 && access(iso, F_OK) < 0)
 			prepareimage(c, dir);
