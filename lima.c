@@ -3882,6 +3882,8 @@ plaingate(struct conf *c, bool automatic, bool warnings)
 		warn("Running in plain mode: %s ignored; `static: true` on an entry keeps it",
 		    !forwards ? keep("%zu of the `mounts`", mounts) : !mounts ? keep("%zu of the `portForwards`", forwards) :
 		    keep("%zu of the `mounts` and %zu of the `portForwards`", mounts, forwards));
+	if (warnings && c->forwardagent > 0)
+		warn("Running in plain mode: `ssh.forwardAgent` is ignored");
 	c->autoforward = false;
 	c->containerdsystem = c->containerduser = false;
 	c->timezone = "";
@@ -4471,6 +4473,32 @@ instmessage(struct inst *in)
 	in->message = keep("%.*s", (int)strlen(s) - endswith(s, "\n"), s);
 }
 
+/* What the host agent last said is wrong: the last line of its events. */
+static void
+laststatus(struct inst *in)
+{
+	static char tail[8192];
+	int fd = open(keep("%s/ha.stdout.log", in->dir), O_RDONLY|O_CLOEXEC|O_NOFOLLOW);
+	const struct ynode *n = NULL;
+	struct ydoc d = { 0 };
+	struct stat st;
+	ssize_t len = -1, i;
+
+	if (fd >= 0 && fstat(fd, &st) == 0)
+		len = pread(fd, tail, sizeof tail - 1, st.st_size < (off_t)sizeof tail ? 0 : st.st_size - (off_t)sizeof tail + 1);
+	if (fd >= 0)
+		close(fd);
+	while (len > 0 && tail[len - 1] != '\n')        /* one that is being written */
+		len--;
+	for (i = --len; i > 0 && tail[i - 1] != '\n'; i--)
+		;
+	if (len > 0 && yparsejson(&d, tail + i, (size_t)(len - i)) == 0 && (n = ypath(d.root, "status.errors")) && n->kind == Y_SEQ)
+		for (n = n->first; n; n = n->next)
+			if (n->kind == Y_STR)
+				insterr(in, keep("%s", n->s));
+	yfree(&d);
+}
+
 /* What is known of an instance; -1 with ENOENT when it has no lima.yaml.  The
  * status comes from the two locks and nothing waits for a process. */
 static int
@@ -4507,6 +4535,8 @@ inspect(struct inst *in, const char *name)
 		insterr(in, "host agent is running but driver is not");
 	if (in->loaded && in->driver && !in->agent)
 		insterr(in, keep("qemu driver is running but host agent is not (`limactl start %s` adopts it)", name));
+	if (in->state == SRUNNING)
+		laststatus(in);
 	in->sshport = in->loaded && in->conf.sshport ? in->conf.sshport : 0;
 	if (!in->sshport)
 		in->sshport = portofconfig(in->dir);
@@ -9793,6 +9823,8 @@ matchport(const struct conf *c, long long sshport, const struct port *p, struct 
 				continue;
 			return -1;
 		}
+		if (f->hostsocket && strlen(f->hostsocket) >= UNIXPATHMAX)
+			return -1;
 		if (f->hostsocket && *f->hostsocket)
 			endset(hostend, f->hostsocket, UNIXPORT);
 		else
@@ -9949,6 +9981,14 @@ syncall(void)
 	}
 }
 
+/* ssh leaves its sockets behind. */
+static void
+rmsocket(const struct fwd *f)
+{
+	if (f->host.port == UNIXPORT && !f->reverse)
+		(void)unlink(f->host.host);
+}
+
 /* The answer to what was asked for f; err: what went wrong, NULL: nothing. */
 static void
 fwdanswer(struct fwd *f, const char *err)
@@ -9959,8 +9999,7 @@ fwdanswer(struct fwd *f, const char *err)
 	if (!opening) {
 		f->st = FSHUT;
 		fwdnote('-', f);
-		if (f->host.port == UNIXPORT && !f->reverse)
-			(void)unlink(f->host.host);
+		rmsocket(f);
 	} else if (!err) {
 		f->st = FOPEN;
 		if (f->told)
@@ -10182,8 +10221,10 @@ muxclose(void)
 	buffree(&fw.in);
 	buffree(&fw.out);
 	for (f = fw.all; f; f = f->next)
-		if (!f->udp && (f->st == FOPENING || f->st == FOPEN || f->st == FCLOSING))
+		if (!f->udp && (f->st == FOPENING || f->st == FOPEN || f->st == FCLOSING)) {
 			f->st = FSHUT;
+			rmsocket(f);
+		}
 	syncall();
 	fwdnoteall();
 }
@@ -10506,23 +10547,14 @@ forwardstart(const struct conf *c, long long sshport, bool adopted, void (*event
 	fwdnoteall();
 	findquiet();
 	for (i = 0; i < c->forwards.n; i++)
-		if (f[i].guestsocket && *f[i].guestsocket)
+		if (f[i].hostsocket && strlen(f[i].hostsocket) >= UNIXPATHMAX)
+			warn("portForwards[%zu]: the path of `hostSocket` is longer than a socket's may be (%d): %s", i, UNIXPATHMAX - 1, f[i].hostsocket);
+		else if (f[i].guestsocket && *f[i].guestsocket)
 			fixedsocket(i, &f[i]);
 		else if (f[i].isstatic > 0 && f[i].ignore <= 0)
 			fixedports(i, &f[i]);
 	if (!fw.held)
 		syncall();
-}
-
-/* The VM is gone: what it leaves on the host. */
-static void
-forwardend(void)
-{
-	const struct fwd *f;
-
-	for (f = fw.all; f; f = f->next)
-		if (f->host.port == UNIXPORT && !f->reverse && (f->st == FOPEN || f->st == FOPENING))
-			(void)unlink(f->host.host);
 }
 
 /* Remove old sockets in the guest that are to be made there; false: none. */
@@ -10732,6 +10764,8 @@ startmaster(void)
 	arg(&a, "ControlMaster=yes");
 	arg(&a, "-o");
 	arg(&a, "ControlPersist=no");
+	arg(&a, "-o");
+	arg(&a, "LogLevel=ERROR");      /* or it logs each connection that a guest refuses */
 	arg(&a, "-o");
 	arg(&a, "ConnectTimeout=30");
 	arg(&a, "-N");
@@ -11336,7 +11370,12 @@ agentsaid(const struct said *o)
 static void
 agentlate(struct timer *t)
 {
-	(void)t;
+	if (ha.st >= APOWER)
+		return;
+	if (!ha.done) {                 /* the guest boots again */
+		timerset(t, agentwait);
+		return;
+	}
 	ha.noagent = true;
 	error("%s (hint: in the guest, `systemctl status lima-guestagent`)", agentgone);
 	emit(false);
@@ -11528,7 +11567,7 @@ kidended(struct proc *p, int st)
 			error("swtpm %s: the guest's TPM is gone (hint: its last words are above)", ended(st));
 		break;
 	case KSETUP:
-		if (st)
+		if (st && ha.mastersup)
 			warn("The guest's sockets for port forwards and the ssh agent cannot be prepared (ssh %s)", ended(st));
 		fw.guestready = true;
 		syncall();
@@ -11828,7 +11867,7 @@ rmruntime(void)
 
 	if (i == 0) {
 		netclean(ha.c);
-		forwardend();
+		muxclose();
 		mountclean();
 	}
 	for (; i < LEN(temps); i++)

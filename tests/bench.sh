@@ -1,4 +1,5 @@
 #!/bin/sh
+# shellcheck disable=SC2016  # words for the shell of the guest
 # bench.sh - medians side by side with a bare QEMU of the same image and devices
 #
 # Machines differ, so ratios count. BENCH_N (3) runs of each boot are taken in
@@ -151,6 +152,50 @@ a=$(ctx)
 sleep 10
 idle=$(($(ctx) - a))
 
+# Port forwards. serve is a server in the guest; door opens and closes a port
+# when it is told to, and knock measures from the order, its way included.
+${MUSLCC:-musl-gcc} -w -O1 -static -o "$tmp/serve" tests/serve.c
+"$limactl" shell bench sh -c 'cat >/var/tmp/serve && chmod 755 /var/tmp/serve' <"$tmp/serve"
+p=$((30000 + $$ % 2000 * 10))
+for s in "door 127.0.0.1 $p $((p + 1))" "sink 0.0.0.0 $((p + 2))"; do
+	# shellcheck disable=SC2086  # words
+	"$limactl" shell bench sh -c '/var/tmp/serve "$@" </dev/null >/dev/null 2>&1 &' sh $s
+done
+sleep 2
+"$tmp/serve" knock 50 "$p" $((p + 1)) >"$tmp/knock"
+for i in 1 2; do
+	awk -v i=$i '{ print $i }' "$tmp/knock" | sort -n >"$tmp/knock.$i"
+done
+most() { tail -n 1 "$1"; }
+ssh -F "$inst/ssh.config" -o ControlMaster=no -o ControlPath=none -N -L "127.0.0.1:$((p + 3)):127.0.0.1:$((p + 2))" lima-bench &
+bare=$!
+hmp() { printf '{"execute":"qmp_capabilities"}{"execute":"human-monitor-command","arguments":{"command-line":"%s"}}\n' "$1" |
+	timeout 5 socat -t 1 - "UNIX-CONNECT:$inst/qmp.sock" >/dev/null; }
+hmp "hostfwd_add net0 tcp:127.0.0.1:$((p + 4))-192.168.5.15:$((p + 2))"
+sleep 2
+for k in 1 2 3; do
+	for i in 2 3 4; do
+		"$tmp/serve" pour 127.0.0.1 $((p + i)) 16 >>"$tmp/pour.$i"
+	done
+done
+kill "$bare"
+mbits() { echo $((16 * 8388608 / 1000 / $(median "$1"))); }
+hmp "hostfwd_remove net0 tcp:127.0.0.1:$((p + 4))"
+gcpu() { "$limactl" shell bench sh -c 'awk "{ print \$14 + \$15 }" /proc/$(pgrep -x lima-guestagent)/stat'; }
+hcpu() { awk '{ print $14 + $15 }' "/proc/$(cat "$inst/ha.pid")/stat"; }
+g=$(gcpu)
+h=$(hcpu)
+sleep 60
+h=$(($(hcpu) - h))
+g=$(($(gcpu) - g))
+"$limactl" shell bench pkill -x serve
+"$limactl" shell bench sh -c 'ulimit -n 4096; /var/tmp/serve tcp 127.0.0.1 $(seq 40001 41000) </dev/null >/dev/null 2>&1 &'
+t=$(ms)
+until [ "$(ss -Hltn 'sport >= 40001 and sport <= 41000' | wc -l)" = 1000 ] || [ $(($(ms) - t)) -gt 30000 ]; do sleep 0.1; done
+t1000=$(($(ms) - t))
+rss1000=$(awk '/VmRSS/ { print $2 }' "/proc/$(cat "$inst/ha.pid")/status")
+"$limactl" shell bench pkill -x serve
+
 # list: many runs at once, for one is too short to time
 lists() {
 	a=$(date +%s%N)
@@ -182,4 +227,14 @@ row 'list, 1 instance' "$list1" '' us
 row 'list, 100 instances' "$list100" '' us
 row 'host agent, resident' "$rss" '' KiB
 row 'host agent, wake-ups in 10 idle seconds' "$idle" '' ''
+row 'host agent with 1000 forwards' "$rss1000" "$rss" KiB
+row '1000 listeners at once: all forwarded after' "$t1000" '' ms
+row 'listen() to the first answer, median of 50' "$(median "$tmp/knock.1")" '' ms
+row '  the slowest' "$(most "$tmp/knock.1")" '' ms
+row 'close to refused, median of 50' "$(median "$tmp/knock.2")" '' ms
+row '  the slowest' "$(most "$tmp/knock.2")" '' ms
+row 'a forward / bare ssh -L' "$(mbits "$tmp/pour.2")" "$(mbits "$tmp/pour.3")" Mbit/s
+row 'a forward / hostfwd' "$(mbits "$tmp/pour.2")" "$(mbits "$tmp/pour.4")" Mbit/s
+row 'host agent, CPU in 60 idle seconds' "$((h * 10))" '' ms
+row 'guest agent, CPU in 60 idle seconds' "$((g * 10))" '' ms
 [ ! -e limactl-static ] || row 'static binary' "$(($(wc -c <limactl-static) / 1024))" '' KiB

@@ -227,9 +227,34 @@ fzheader(const char *s, size_t n)
 	HOLDS(!strchr(header("/proc/self/fd/9", "Last-Modified"), '\n'));
 }
 
+/* What a guest agent may say: no line of it becomes anything but numbers, and
+ * what is forwarded is printed as what the agent would say. */
+static void
+fzagent(const char *s, size_t n)
+{
+	static struct conf c;
+	struct said o, again;
+	struct end e;
+	char addr[INET6_ADDRSTRLEN], line[128];
+
+	(void)n;
+	if (parsesaid(s, &o) < 0)
+		return;
+	HOLDS(o.what <= SAIDTIME);
+	if (o.what != SAIDNEW && o.what != SAIDGONE)
+		return;
+	HOLDS(o.port.num);
+	portaddr(&o.port, addr);
+	snprintf(line, sizeof line, "%c %s %s %d", o.what == SAIDNEW ? '+' : '-', protoname[o.port.udp][0], addr, o.port.num);
+	HOLDS(parsesaid(line, &again) == 0 && memcmp(&o.port, &again.port, sizeof o.port) == 0);
+	c.autoforward = true;
+	HOLDS(matchport(&c, 60022, &o.port, &e) < 0 || (e.port == o.port.num && strcmp(e.host, "127.0.0.1") == 0));
+}
+
 static const struct target { const char *name; void (*run)(const char *s, size_t n); } targets[] = {
 	{ "qcow2", fzqcow2 }, { "size", fzsize }, { "gotmpl", fzgotmpl }, { "safe", fzsafe },
 	{ "quote", fzquote }, { "locator", fzlocator }, { "sftp", fzsftp }, { "header", fzheader },
+	{ "agent", fzagent },
 };
 static const struct target *target;
 static struct yarena kept;

@@ -1,9 +1,9 @@
 # shellcheck shell=sh disable=SC2154,SC2034,SC2016,SC2317
-# forward: which rule takes a listener of the guest, and where it goes; what the
+# match: which rule takes a listener of the guest, and where it goes; what the
 # guest may say and what not. Rules as in spec/runtime.md 9.3.
 
-test_forward() {
-	begin forward
+test_match() {
+	begin match
 	run "${CC:-cc}" -w -g -fsanitize=address,undefined -DVERSION='"test"' -o "$HOME/forward" tests/forward.c
 	status 0
 	ok 'tests/forward.c compiles'
@@ -92,5 +92,33 @@ TABLE
 	status 0
 	same "$(grep -cxF '?' "$out")" "$(wc -l <"$T/in")"
 	ok 'lines that are no listeners'
+
+	# what ssh itself forwards stands in ssh.config
+	buildfakes
+	PATH=$fakes:$realpath
+	plan "$goodboot"
+	mkdir -p "$HOME/.ssh"
+	ssh-keygen -q -t ed25519 -N '' -C mine -f "$HOME/.ssh/mine"
+	mk keys '{images: [location: /etc/profile], disk: 1M, ssh: {loadDotSSHPubKeys: true, forwardAgent: true, forwardX11: true, forwardX11Trusted: true}}'
+	dir=$LIMA_HOME/keys
+	lc start keys
+	status 0
+	for l in 'ForwardAgent yes' 'ForwardX11 yes' 'ForwardX11Trusted yes' "IdentityFile \"$HOME/.ssh/mine\""; do
+		holds grep -qxF "  $l" "$dir/ssh.config"
+	done
+	grep -aqF "$(cut -d ' ' -f 2 "$HOME/.ssh/mine.pub")" "$dir/cidata.iso" || bad 'the key is not in cidata.iso'
+	ok 'loadDotSSHPubKeys, forwardAgent, forwardX11'
+	lc stop keys
+	sed -i 's/disk: 1M/&, plain: true/' "$dir/lima.yaml"
+	lc validate "$dir/lima.yaml"
+	status 0
+	errhas '`ssh.forwardAgent` is ignored'
+	plan "$goodboot"
+	lc start keys
+	status 0
+	fails grep -q ForwardAgent "$dir/ssh.config"
+	ok 'plain: no agent forwarding'
+	lc delete -f keys
+	status 0
 	finish
 }
