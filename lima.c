@@ -45,8 +45,8 @@
  *	 22. QMP                           100
  *	 23. The loop                      200
  *	 24. Mounts                        250
- *	 25. Guest agent                   150
- *	 26. Port forwards                 450
+ *	 25. Guest agent                   200
+ *	 26. Port forwards                 920
  *	 27. Host agent                   1000
  *	 28. Following a start             330
  *	 29. Command line                  350

@@ -200,6 +200,23 @@ portForwards:
 	lc shell $vm ps -o comm= -p "$(lc shell $vm pgrep -x lima-guestagent; cat "$out")"
 	ok 'the guest agent is killed: it is back'
 
+	lc shell $vm sudo systemctl stop lima-guestagent
+	limit=120
+	run "$serve" row 1000 127.0.0.1 $((b + 5))
+	outis 1000
+	await 70 grep -q '"running":true,"degraded":true,"errors":\["guest agent does not seem to be running' "$dir/ha.stdout.log" || bad 'it is not degraded'
+	lc list --json $vm
+	outhas '"status":"Running"'
+	outhas 'guest agent does not seem to be running; port forwards will not work'
+	run curl -s --unix-socket "$dir/ha.sock" http://lima/v1/info
+	outhas '"degraded":true'
+	fwgets 'hello 3000' tcp 127.0.0.1 $b
+	lc shell $vm sudo systemctl start lima-guestagent
+	await 10 fwsaid 'Guest agent is running' || bad 'it stays degraded'
+	lc list $vm
+	noerr
+	ok 'without a guest agent it is degraded, and forwards stay'
+
 	lc shell $vm sh -c 'SSH_AUTH_SOCK=/run/host-services/ssh-auth.sock; export SSH_AUTH_SOCK; [ -S "$SSH_AUTH_SOCK" ] && ssh-add -l'
 	outhas 'no identities'
 	ok "the host's ssh agent at /run/host-services/ssh-auth.sock"

@@ -108,6 +108,14 @@ TABLE
 	done
 	grep -aqF "$(cut -d ' ' -f 2 "$HOME/.ssh/mine.pub")" "$dir/cidata.iso" || bad 'the key is not in cidata.iso'
 	ok 'loadDotSSHPubKeys, forwardAgent, forwardX11'
+	lc list --json keys
+	outlacks '"errors"'
+	printf '{"time":"t","status":{"running":true,"degraded":true,"errors":["no agent","and \\u0041"],"sshLocalPort":1}}\nhalf a li' >>"$dir/ha.stdout.log"
+	lc list --json keys
+	outhas '"status":"Running"'
+	outhas '"errors":["no agent","and A"]'
+	errhas 'instance `keys` has errors'
+	ok 'list shows what the host agent last said is wrong'
 	lc stop keys
 	sed -i 's/disk: 1M/&, plain: true/' "$dir/lima.yaml"
 	lc validate "$dir/lima.yaml"
@@ -119,6 +127,16 @@ TABLE
 	fails grep -q ForwardAgent "$dir/ssh.config"
 	ok 'plain: no agent forwarding'
 	lc delete -f keys
+	status 0
+
+	cp "$fakes/fake" "$fakes/qemu-system-arm"
+	mk arm '{arch: armv7l, images: [{location: /etc/profile, arch: armv7l, kernel: {location: /etc/passwd}}], disk: 1M}'
+	plan "$goodboot"
+	lc start arm
+	status 0
+	errhas 'There is no guest agent for armv7l in this limactl'
+	ok 'an architecture without a guest agent: start says so'
+	lc delete -f arm
 	status 0
 	finish
 }
