@@ -9577,11 +9577,19 @@ gatime(void)
 		gatell("time %lld %ld\n", (long long)t.tv_sec, t.tv_nsec);
 }
 
-/* The guest opened its end, or may have. */
+/* The guest opened or closed its end. */
 static void
-gahello(void)
+gaport(bool opened)
 {
-	gatell("\nhello 1\n");
+	ga.up = false;
+	if (opened)
+		gatell("\nhello 1\n");
+}
+
+static bool
+gaanswers(void)
+{
+	return ga.up;
 }
 
 static void
@@ -9682,6 +9690,7 @@ enum fstate { FSHUT, FOPENING, FOPEN, FCLOSING, FTAKEN, FDENIED };
 struct fwd {
 	struct fwd *next;
 	bool udp, reverse;
+	bool qemu;                      /* carried by QEMU's network, not by ssh */
 	bool fixed;                     /* by configuration, whoever listens */
 	bool told;                      /* that it cannot be had */
 	unsigned refs;                  /* listeners, or the configuration, that want it */
@@ -9698,7 +9707,7 @@ struct listener {
 };
 static struct {
 	const struct conf *c;
-	long long sshport;
+	const long long *sshport;       /* of the host; not forwarded */
 	struct listener *l;
 	size_t nl;
 	struct fwd *all;
@@ -9912,7 +9921,7 @@ fwdget(bool udp, bool reverse, const struct end *hostend, const struct end *gues
 
 	if (!f) {
 		f = xrealloc(NULL, 1, sizeof *f);
-		*f = (struct fwd){ .next = fw.all, .udp = udp, .reverse = reverse, .host = *hostend, .guest = *guest };
+		*f = (struct fwd){ .next = fw.all, .udp = udp, .qemu = udp, .reverse = reverse, .host = *hostend, .guest = *guest };
 		fw.all = f;
 	}
 	return f;
@@ -10068,7 +10077,7 @@ muxask(struct fwd *f, bool doopen)
 }
 
 static void
-udpanswer(void *arg, const struct ynode *v, const char *err)
+hostfwdanswer(void *arg, const struct ynode *v, const char *err)
 {
 	struct fwd *f = arg;
 
@@ -10077,16 +10086,16 @@ udpanswer(void *arg, const struct ynode *v, const char *err)
 }
 
 static int
-udpask(struct fwd *f, bool doopen)
+hostfwdask(struct fwd *f, bool doopen)
 {
 	char s[160];
 
 	/* all of it numbers of ours */
-	snprintf(s, sizeof s, "{\"command-line\":\"hostfwd_%s net0 udp:%s:%d", doopen ? "add" : "remove", f->host.host, f->host.port);
+	snprintf(s, sizeof s, "{\"command-line\":\"hostfwd_%s net0 %s:%s:%d", doopen ? "add" : "remove", protoname[f->udp][0], f->host.host, f->host.port);
 	if (doopen)
 		snprintf(s + strlen(s), sizeof s - strlen(s), "-%s:%d", slirpaddress, f->to.port);
 	snprintf(s + strlen(s), sizeof s - strlen(s), "\"}");
-	return qmpask(fw.qmp, "human-monitor-command", s, udpanswer, f);
+	return qmpask(fw.qmp, "human-monitor-command", s, hostfwdanswer, f);
 }
 
 /* Can the host's end be had?  0 or errno.  ssh and QEMU would not say why not. */
@@ -10100,7 +10109,7 @@ bindable(const struct fwd *f)
 
 	if (!v6 && inet_pton(AF_INET, f->host.host, &a4.sin_addr) != 1)
 		return EINVAL;
-	if (v6 && f->udp)
+	if (v6 && f->qemu)
 		return EAFNOSUPPORT;            /* QEMU's is IPv4 alone */
 	if ((fd = socket(v6 ? AF_INET6 : AF_INET, (f->udp ? SOCK_DGRAM : SOCK_STREAM)|SOCK_CLOEXEC, 0)) < 0)
 		return errno;
@@ -10144,6 +10153,7 @@ static bool
 fwdhost(struct fwd *f)
 {
 	int e = f->reverse ? 0 : f->host.port == UNIXPORT ? hostpath(f->host.host) : bindable(f);
+	char rule[48] = "automatic forwarding";
 
 	if (!e)
 		return true;
@@ -10155,10 +10165,12 @@ fwdhost(struct fwd *f)
 	f->told = true;
 	if (e == EACCES && f->host.port != UNIXPORT)
 		info("Not forwarding %s %s: this user may not listen on %s", protoname[f->udp][1], endtext(&f->guest), endtext(&f->host));
-	else
-		warn("Not forwarding %s %s: %s of the host, by %s: %s%s", protoname[f->udp][1], endtext(&f->guest), endtext(&f->host),
-		    f->rule < fw.c->forwards.n ? "a rule of `portForwards`" : "automatic forwarding",
-		    strerror(e), e == EADDRINUSE ? "; taken over when it is free" : "");
+	else {
+		if (f->rule < fw.c->forwards.n)
+			snprintf(rule, sizeof rule, "portForwards[%zu]", f->rule);
+		warn("Not forwarding %s %s: %s on the host (%s): %s%s", protoname[f->udp][1], endtext(&f->guest), endtext(&f->host),
+		    rule, strerror(e), e == EADDRINUSE ? "; taken over when it is free" : "");
+	}
 	return false;
 }
 
@@ -10178,7 +10190,7 @@ fwdsync(struct fwd *f)
 	if (f->st == FTAKEN || f->st == FDENIED ||
 	    (f->st == FOPEN && (fw.held || (want && endsame(&f->guest, &f->to)))))
 		return;
-	if (f->udp ? !fw.qmp : !fw.greeted || (f->reverse && !fw.guestready))
+	if (f->qemu ? !fw.qmp : !fw.greeted || (f->reverse && !fw.guestready))
 		return;
 	if (doopen) {
 		if (!fwdhost(f))
@@ -10189,9 +10201,9 @@ fwdsync(struct fwd *f)
 		fwdnote('+', f);
 	}
 	f->st = doopen ? FOPENING : FCLOSING;
-	if (!f->udp)
+	if (!f->qemu)
 		muxask(f, doopen);
-	else if (udpask(f, doopen) < 0)
+	else if (hostfwdask(f, doopen) < 0)
 		f->st = doopen ? FSHUT : FOPEN;         /* an answer that comes, or the next monitor, tries again */
 }
 
@@ -10221,7 +10233,7 @@ muxclose(void)
 	buffree(&fw.in);
 	buffree(&fw.out);
 	for (f = fw.all; f; f = f->next)
-		if (!f->udp && (f->st == FOPENING || f->st == FOPEN || f->st == FCLOSING)) {
+		if (!f->qemu && (f->st == FOPENING || f->st == FOPEN || f->st == FCLOSING)) {
 			f->st = FSHUT;
 			rmsocket(f);
 		}
@@ -10343,14 +10355,14 @@ staticport(const struct port *p)
 	return false;
 }
 
-/* QEMU's network reaches the guest by one address. */
+/* Can QEMU's network carry it?  It reaches the guest by one address. */
 static bool
-reachable(const struct port *p, const struct end *hostend)
+qemureaches(const struct port *p, const struct end *hostend)
 {
 	char addr[INET6_ADDRSTRLEN];
 
 	portaddr(p, addr);
-	return !p->udp || (hostend->port != UNIXPORT && (unspecified(p) || strcmp(addr, slirpaddress) == 0));
+	return hostend->port != UNIXPORT && (unspecified(p) || strcmp(addr, slirpaddress) == 0);
 }
 
 static void
@@ -10366,7 +10378,7 @@ listenernew(const struct port *p)
 	*l = (struct listener){ .port = *p, .seen = true };
 	if (staticport(p))
 		return;
-	if ((rule = matchport(fw.c, fw.sshport, p, &hostend)) < 0 || !reachable(p, &hostend)) {
+	if ((rule = matchport(fw.c, *fw.sshport, p, &hostend)) < 0 || (p->udp && !qemureaches(p, &hostend))) {
 		if (!fw.quiet[p->udp])
 			fwdsay("not-forwarding", p, NULL);
 		return;
@@ -10450,7 +10462,7 @@ forwardreset(void)
 }
 
 /* A forward that is there whoever listens. */
-static void
+static struct fwd *
 fixedadd(bool udp, bool reverse, size_t rule, const struct end *hostend, const struct end *guest)
 {
 	struct fwd *f = fwdget(udp, reverse, hostend, guest);
@@ -10459,6 +10471,7 @@ fixedadd(bool udp, bool reverse, size_t rule, const struct end *hostend, const s
 	f->rule = rule;
 	f->refs += !f->fixed;
 	f->fixed = true;
+	return f;
 }
 
 static void
@@ -10480,7 +10493,7 @@ fixedsocket(size_t i, const struct forward *f)
 		info("Forwarding %s (host) to %s (guest)", bq(endtext(&h)), bq(endtext(&g)));
 	else
 		info("Forwarding %s (guest) to %s (host)", bq(endtext(&g)), bq(endtext(&h)));
-	fixedadd(false, f->reverse > 0, i, &h, &g);
+	(void)fixedadd(false, f->reverse > 0, i, &h, &g);
 }
 
 static void
@@ -10499,11 +10512,11 @@ fixedports(size_t i, const struct forward *f)
 	for (n = f->guestports.from; n <= f->guestports.to; n++) {
 		p.num = (uint16_t)n;
 		/* the whole list counts: an earlier rule may ignore it */
-		if (matchport(fw.c, fw.sshport, &p, &h) < 0)
+		if (matchport(fw.c, *fw.sshport, &p, &h) < 0)
 			continue;
 		guestend(&p, &g);
 		info("Setting up static %s forwarding from %s to %s", protoname[p.udp][1], porttext(&p), endtext(&h));
-		fixedadd(p.udp, false, i, &h, &g);
+		fixedadd(p.udp, false, i, &h, &g)->qemu |= statichostfwd && qemureaches(&p, &h);
 	}
 }
 
@@ -10529,7 +10542,7 @@ findquiet(void)
 /* Begin.  adopted: the VM and perhaps its master have forwards already.  event
  * gets the JSON object of each `portForward`. */
 static void
-forwardstart(const struct conf *c, long long sshport, bool adopted, void (*event)(const char *))
+forwardstart(const struct conf *c, const long long *sshport, bool adopted, void (*event)(const char *))
 {
 	const char *journal = keep("%s/ha.forwards", c->dir);
 	const struct forward *f = c->forwards.v;
@@ -10555,6 +10568,22 @@ forwardstart(const struct conf *c, long long sshport, bool adopted, void (*event
 			fixedports(i, &f[i]);
 	if (!fw.held)
 		syncall();
+}
+
+/* QEMU's monitor is there, or (NULL) not. */
+static void
+forwardqmp(struct qmp *q)
+{
+	fw.qmp = q;
+	syncall();
+}
+
+/* The script of forwardscript() has run in the guest. */
+static void
+forwardready(void)
+{
+	fw.guestready = true;
+	syncall();
 }
 
 /* Remove old sockets in the guest that are to be made there; false: none. */
@@ -10825,7 +10854,7 @@ static void qmpevent(const struct ynode *o);
 static void
 qmpdrop(void)
 {
-	fw.qmp = NULL;
+	forwardqmp(NULL);
 	watchdel(&ha.wqmp);
 	qmpclose(&ha.qmp);
 }
@@ -11033,7 +11062,7 @@ announce(void)
 	hastate(AUP, 0);
 	if (ha.running)
 		return;
-	if (ha.c->agent && agentfor(ha.c, &(size_t){ 0 }) && !ga.up)
+	if (ha.c->agent && agentfor(ha.c, &(size_t){ 0 }) && !gaanswers())
 		timerset(&ha.agentdue, agentwait);
 	info("The final requirement 1 of 1 is satisfied");
 	ha.running = true;
@@ -11389,10 +11418,7 @@ agentport(const struct ynode *data)
 
 	if (!id || !id->s || strcmp(id->s, "agent") != 0 || !open)
 		return;
-	if (open->i)
-		gahello();
-	else
-		ga.up = false;
+	gaport(open->i);
 	if (!open->i && ha.running && ha.st < APOWER)
 		timerset(&ha.agentdue, agentwait);
 }
@@ -11408,7 +11434,7 @@ chardevs(void *arg, const struct ynode *v, const char *err)
 	for (n = v ? v->first : NULL; n; n = n->next)
 		if ((label = yget(n, "label")) && label->s && strcmp(label->s, "char-ga") == 0 &&
 		    (open = yget(n, "frontend-open")) && open->i)
-			gahello();
+			gaport(true);
 }
 
 static void
@@ -11423,13 +11449,12 @@ qmpevent(const struct ynode *o)
 			warn("QEMU %lld.%lld is too old, 6.2.0 or later is recommended", major->i, minor->i);
 		(void)qmpsend(&ha.qmp, "qmp_capabilities");
 		ha.greeted = true;
-		fw.qmp = &ha.qmp;
 		if (ha.c->agent) {
 			gaconnect(keep("%s/ga.sock", ha.dir), agentsaid);
 			/* of an adopted VM the guest's end may be open already */
 			(void)qmpask(&ha.qmp, "query-chardev", NULL, chardevs, NULL);
 		}
-		syncall();
+		forwardqmp(&ha.qmp);
 		startvnc();
 		if (ha.st == APOWER)    /* asked to stop before QEMU listened */
 			press();
@@ -11519,7 +11544,6 @@ startagain(void)
 		again = true;
 	} else if (!ha.c->sshport && strstr(b.s, "host forwarding") && (ha.port = freeport(0))) {
 		info("Trying again with port %lld", ha.port);
-		fw.sshport = ha.port;
 		again = writesshconfig(ha.c, ha.port) == 0;
 	}
 	buffree(&b);
@@ -11569,8 +11593,7 @@ kidended(struct proc *p, int st)
 	case KSETUP:
 		if (st && ha.mastersup)
 			warn("The guest's sockets for port forwards and the ssh agent cannot be prepared (ssh %s)", ended(st));
-		fw.guestready = true;
-		syncall();
+		forwardready();
 		break;
 	case NKID:
 		break;
@@ -11825,7 +11848,7 @@ agentstart(const struct inst *in)
 	ha.retry = retryfirst;
 	if (ha.c->agent && !agentfor(ha.c, &(size_t){ 0 }))
 		warn("There is no guest agent for %s in this limactl: ports are not forwarded by themselves, and the clock is not set", ha.c->arch);
-	forwardstart(ha.c, ha.port, ha.adopted, emitforward);
+	forwardstart(ha.c, &ha.port, ha.adopted, emitforward);
 	mountinit(ha.c);
 	if (ha.adopted) {
 		netstart();

@@ -146,9 +146,9 @@ portForwards:
 	taken=$!
 	await 5 grep -q ready "$T/ready"
 	fwserve tcp 0.0.0.0 $p
-	await 10 fwsaid "127.0.0.1:$p of the host, by automatic forwarding: Address already in use" || bad 'no warning'
+	await 10 fwsaid "127.0.0.1:$p on the host (automatic forwarding): Address already in use" || bad 'no warning'
 	sleep 6
-	fwonce "127.0.0.1:$p of the host, by automatic forwarding: Address already in use"
+	fwonce "127.0.0.1:$p on the host (automatic forwarding): Address already in use"
 	send TERM $taken
 	wait $taken || :
 	await 10 fwsaid "Host port 127.0.0.1:$p is free now" || bad 'it is not taken over'
