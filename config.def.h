@@ -108,6 +108,7 @@ static const struct word {
 	{ "lima-ssh-ready",                     WSSH,   NULL },
 	{ "lima-boot-done",                     WDONE,  NULL },
 	{ "lima-mount-failed ",                 WERROR, "A directory of the host is not mounted in the guest" },
+	{ "lima-degraded ",                     WERROR, "In the guest" },
 	{ "lima-provision-failed ",             WFAIL,  "A provision script failed (mode, number, status)" },
 	{ "lima-provision-output ",             WFAIL,  "its output" },
 	{ "lima-progress ",                     WNEWS,  "The guest is" },

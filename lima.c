@@ -3014,7 +3014,7 @@ static const struct key confkeys[] = {
 	{ .path = "cpus",                   .type = KINT,  .off = C(cpus), .fill = fillcpus, .check = checkcpus },
 	{ .path = "memory",                 .type = KSIZE, .off = C(memory), .text = C(memorytext), .fill = fillmemory },
 	{ .path = "disk",                   .type = KSIZE, .off = C(disk), .text = C(disktext), .def = defdisk },
-	{ .path = "additionalDisks",        .type = KLIST, .off = C(disks), ITEMS(diskkeys, struct datadisk), .brief = true, .later = true },
+	{ .path = "additionalDisks",        .type = KLIST, .off = C(disks), ITEMS(diskkeys, struct datadisk), .brief = true },
 	{ .path = "mounts",                 .type = KLIST, .off = C(mounts), .items = mountkeys, .size = sizeof(struct mount), .merge = MKEYED, .brief = true },
 	{ .path = "mountTypesUnsupported",  .type = KSTRS, .off = C(unsupported), .merge = MCAT, .brief = true },
 	{ .path = "mountType",              .type = KSTR,  .off = C(mounttype), .later = true },
@@ -5434,6 +5434,19 @@ makedisk(const char *dir, const char *base, const char *fmt, long long size)
 	argsfree(&a);
 }
 
+static void
+resizedisk(const char *dir, const char *file, const char *fmt, long long size)
+{
+	struct args a = { 0 };
+
+	argwords(&a, "qemu-img resize -q -f");
+	arg(&a, "%s", fmt);
+	arg(&a, "%s", file);
+	arg(&a, "%lld", size);
+	runordie(a.v, dir, "qemu-utils (qemu-img)");
+	argsfree(&a);
+}
+
 /* Firmware that the configuration names, as qemu-efi-code.fd; one that is there
  * stays.  Without any that can be had the system's own serves. */
 static void
@@ -5471,7 +5484,6 @@ preparedisk(const struct conf *c, const char *dir)
 {
 	const char *disk = keep("%s/disk", dir), *base = keep("%s/basedisk", dir), *iso = keep("%s/iso", dir);
 	const char *fmt = "raw", *why;
-	struct args a = { 0 };
 	long long size = 0;
 
 	preparefirmware(c, dir);
@@ -5503,12 +5515,7 @@ preparedisk(const struct conf *c, const char *dir)
 	if (size > c->disk)
 		die("disk shrinking is not supported: %s has %s, `disk` says %s", disk, printsize(size), printsize(c->disk));
 	info("Resize instance %s's disk from %s to %s", c->name, printsize(size), printsize(c->disk));
-	argwords(&a, "qemu-img resize -q -f");
-	arg(&a, "%s", fmt);
-	arg(&a, "disk");
-	arg(&a, "%lld", c->disk);
-	runordie(a.v, dir, "qemu-utils (qemu-img)");
-	argsfree(&a);
+	resizedisk(dir, "disk", fmt, c->disk);
 }
 
 /* The names in the cache of all that a tree names; they are to be kept. */
@@ -6886,6 +6893,27 @@ guestmounts(const struct conf *c, struct buf *env)
 	}
 }
 
+/* The additional disks, by whose serial numbers boot.sh finds them. */
+static void
+guestdisks(const struct conf *c, struct buf *env)
+{
+	const struct datadisk *d = c->disks.v;
+	struct buf args = { 0 };
+	size_t i, k;
+
+	bufprintf(env, "LIMA_CIDATA_DISKS=%zu\n", c->disks.n);
+	for (i = 0; i < c->disks.n; i++, d++) {
+		args.len = 0;
+		bufputs(&args, "");
+		for (k = 0; k < d->fsargs.n; k++)
+			bufprintf(&args, "%s%s", k ? " " : "", d->fsargs.v[k]);
+		putpairs(env, keep("LIMA_CIDATA_DISK_%zu_", i), &(struct pairs){ (struct pair[]){
+			{ "NAME", d->name }, { "DEVICE", keep("vd%c", 'b' + (int)(i % 25)) }, { "FORMAT", d->format ? "true" : "false" },
+			{ "FSTYPE", d->fstype }, { "FSARGS", args.s } }, 5 });
+	}
+	buffree(&args);
+}
+
 /* What boot.sh has to know of a configuration, in the names of spec/runtime.md
  * 5.4. */
 static void
@@ -6940,6 +6968,7 @@ writecidata(const struct conf *c)
 	bufprintf(&meta, "instance-id: %s\nlocal-hostname: %s\n", iid, hostname);
 	guestfacts(c, &env, iid);
 	guestmounts(c, &env);
+	guestdisks(c, &env);
 	guestprovision(c, &iso, &env);
 	guesthosts(c, &hosts);
 	guestcerts(c, &iso, &env);
@@ -7292,7 +7321,104 @@ ismaster(pid_t pid, const char *sshconfig)
 
 /* ---- 18. Disks ---------------------------------------------------------- */
 
-/* LIMA_HOME/_disks: disks that instances attach by name. */
+/* LIMA_HOME/_disks: disks that instances attach by name.  NAME/datadisk is the
+ * disk, NAME/in_use_by a link to the directory of the instance that has it.  Who
+ * changes either holds the lock of the directory NAME.  A link to an instance
+ * that does not run was left by a crash of the host and keeps nobody out. */
+
+struct disk {
+	const char *name, *dir, *file, *fmt, *lock;
+	long long size;                 /* bytes, as the guest sees it */
+	const char *owner;              /* directory of an instance, or NULL */
+};
+
+/* Look at a disk.  False when there is none of the name; why: what is wrong
+ * with one that is there, or NULL. */
+static bool
+diskfind(struct disk *d, const char *name, const char **why)
+{
+	char owner[4096];
+	ssize_t n;
+
+	*why = NULL;
+	*d = (struct disk){ .name = name, .dir = keep("%s/_disks/%s", host.limahome, name), .fmt = "" };
+	d->file = keep("%s/datadisk", d->dir);
+	d->lock = keep("%s/in_use_by", d->dir);
+	if (badident(name) || access(d->file, F_OK) < 0)
+		return false;
+	if ((n = readlink(d->lock, owner, sizeof owner)) > 0)
+		d->owner = keep("%.*s", (int)n, owner);
+	*why = imageformat(d->file, &d->fmt, &d->size);
+	return true;
+}
+
+/* Take the lock of a disk's directory, and look again. */
+static int
+disklock(struct disk *d, const char **why)
+{
+	int fd = lockfile(d->dir, O_RDONLY|O_DIRECTORY, keep("disk %s", d->name));
+
+	if (fd < 0)
+		die("lock %s:", d->dir);
+	(void)diskfind(d, d->name, why);
+	return fd;
+}
+
+/* Does the instance in this directory run, or is it being started? */
+static bool
+diskheld(const char *dir)
+{
+	int fd = open(dir, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+	bool held = fd >= 0 && (flock(fd, LOCK_SH|LOCK_NB) < 0 || lockholder(keep("%s/qemu.pid", dir)) ||
+	    lockholder(keep("%s/ha.pid", dir)));
+
+	if (fd >= 0)
+		close(fd);
+	return held;
+}
+
+/* Give back what an instance has. */
+static void
+diskrelease(const struct conf *c)
+{
+	const struct datadisk *v = c->disks.v;
+	struct disk d;
+	const char *why;
+	size_t i;
+
+	for (i = 0; i < c->disks.n; i++)
+		if (diskfind(&d, v[i].name, &why) && d.owner && strcmp(d.owner, c->dir) == 0)
+			(void)unlink(d.lock);
+}
+
+/* Take the disks of an instance, whose lock is held; dies without one of them. */
+static void
+diskattach(const struct conf *c)
+{
+	const struct datadisk *v = c->disks.v;
+	struct disk d;
+	const char *why;
+	size_t i;
+	int fd;
+
+	for (i = 0; i < c->disks.n; i++) {
+		if (diskfind(&d, v[i].name, &why)) {
+			fd = disklock(&d, &why);
+			if (!why && d.owner && strcmp(d.owner, c->dir) != 0 && diskheld(d.owner))
+				why = keep("in use by instance %s", bq(strrchr(d.owner, '/') + 1));
+			if (!why && d.owner)
+				(void)unlink(d.lock);
+			if (!why && symlink(c->dir, d.lock) < 0)
+				why = keep("create %s: %s", d.lock, strerror(errno));
+			close(fd);
+		} else
+			why = keep("it does not exist (`limactl disk create %s --size SIZE` makes it)", v[i].name);
+		if (why) {
+			diskrelease(c);
+			die("could not attach disk %s: %s", bq(v[i].name), why);
+		}
+	}
+}
 
 /* ---- 19. Networks ------------------------------------------------------- */
 
@@ -8868,6 +8994,24 @@ qemunetworks(struct args *a, const struct conf *c, const struct arch *ar)
 	}
 }
 
+/* Additional disks, before the one of cidata: the guest knows them as vdb ... */
+static void
+qemudisks(struct args *a, const struct conf *c, const struct arch *ar)
+{
+	const struct datadisk *v = c->disks.v;
+	struct disk d;
+	const char *why;
+	size_t i;
+
+	for (i = 0; i < c->disks.n; i++) {
+		(void)diskfind(&d, v[i].name, &why);
+		arg(a, "-drive");
+		arg(a, "file=%s,if=none,format=%s,discard=unmap,detect-zeroes=unmap,id=data%zu", qemupath(d.file), d.fmt, i);
+		arg(a, "-device");
+		arg(a, "virtio-blk-%s,drive=data%zu,serial=lima-disk-%zu", ar->bus, i, i);
+	}
+}
+
 /* The command line of an instance.  The socket of ha.qmp comes as descriptor 3. */
 static void
 qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
@@ -8897,6 +9041,7 @@ qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
 		arg(a, "-device");
 		arg(a, strcmp(ar->name, "x86_64") == 0 ? "ide-cd,drive=iso,bootindex=0" : "virtio-blk-%s,drive=iso,bootindex=0", ar->bus);
 	}
+	qemudisks(a, c, ar);
 	/* virtio-blk, not limactl's SCSI CD-ROM: its driver is there already, and
 	 * the serial number is readable in /sys before udev runs */
 	arg(a, "-drive");
@@ -11890,6 +12035,7 @@ rmruntime(void)
 
 	if (i == 0) {
 		netclean(ha.c);
+		diskrelease(ha.c);
 		muxclose();
 		mountclean();
 	}
@@ -12185,6 +12331,15 @@ showlogs(const char *dir)
 	showtail(keep("%s/ha.stderr.log", dir), 5, "| ");
 }
 
+/* What a new QEMU needs; the instance's lock is held. */
+static void
+prepare(const struct inst *in)
+{
+	checkqemu(&in->conf);
+	preparedisk(&in->conf, in->dir);
+	diskattach(&in->conf);
+}
+
 /* Run an instance: launch or join its agent and follow it.  Dies on failure. */
 static void
 startinstance(struct inst *in, long long limit)
@@ -12204,8 +12359,7 @@ startinstance(struct inst *in, long long limit)
 			die("watch process %ld:", (long)agent);
 	} else {
 		if (!in->driver) {
-			checkqemu(&in->conf);
-			preparedisk(&in->conf, in->dir);
+			prepare(in);
 			if (gotsig)
 				die("interrupted");
 		}
@@ -12350,7 +12504,7 @@ enum flagid {
 	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FFILL, FKEEPREFERRED, FPIDFILE, FSOCKET,
 	FREADONLY, FFOLLOW, FGUESTUID,
 	FPROGRESS, FSTARTIT, FRECURSIVE, FVERBOSE, FBACKEND, FSHOWFORMAT, FTUNNELTYPE, FSOCKSPORT,
-	FTAG, FMODE, FGATEWAY, FINTERFACE, FCONDITION, FUSERUNIT, FENABLED, FHISTORY, FWATCHALL, FNODESC, FOUTPUT, FPRESERVEENV, FRECONNECT, FSYNC, NFLAG,
+	FTAG, FMODE, FGATEWAY, FINTERFACE, FCONDITION, FUSERUNIT, FENABLED, FHISTORY, FWATCHALL, FNODESC, FOUTPUT, FPRESERVEENV, FRECONNECT, FSYNC, FSIZE, FDISKFORMAT, NFLAG,
 };
 static const struct flag {
 	const char *name;
@@ -12380,13 +12534,13 @@ static const struct flag {
 	[FLISTDRIVERS]   = { "list-drivers", 0, FBOOL, CREATE|START, NULL, NULL, "print the driver names" },
 	[FTIMEOUTFLAG]   = { "timeout", 0, FDURATION, START, NULL, NULL, "wait so long for Running (default 10m0s)" },
 	[FFOREGROUND]    = { "foreground", 0, FBOOL, START, NULL, NULL, "become the host agent" },
-	[FFORCE]         = { "force", 'f', FBOOL, STOP|RESTART|DELETE|NETDELETE, NULL, NULL, "do not wait for the guest" },
+	[FFORCE]         = { "force", 'f', FBOOL, STOP|RESTART|DELETE|NETDELETE|DISKDELETE, NULL, NULL, "do not wait for the guest" },
 	[FSHELLPATH]     = { "shell", 0, FSTR, EDITS, "user.shell", "%s", "login shell in the guest" },
 	[FSHELL]         = { "shell", 0, FSTR, SHELL, NULL, NULL, "shell to run, e.g. /bin/bash" },
 	[FWORKDIR]       = { "workdir", 0, FSTR, SHELL, NULL, NULL, "directory to start in" },
 	[FINSTANCE]      = { "instance", 0, FSTR, SHELL, NULL, NULL, NULL },
 	[FFORMAT]        = { "format", 'f', FSTR, LIST, NULL, NULL, "table, json, or a template like '{{.Name}}'" },
-	[FJSON]          = { "json", 0, FBOOL, LIST|NETLIST|WATCH, NULL, NULL, "print JSON, an object on a line" },
+	[FJSON]          = { "json", 0, FBOOL, LIST|NETLIST|WATCH|DISKLIST, NULL, NULL, "print JSON, an object on a line" },
 	[FQUIET]         = { "quiet", 'q', FBOOL, LIST|SNAPLIST, NULL, NULL, "names only" },
 	[FFILL]          = { "fill", 0, FBOOL, VALIDATE, NULL, NULL, "print the configuration with its defaults" },
 	[FKEEPREFERRED]  = { "keep-referred", 0, FBOOL, PRUNE, NULL, NULL, "keep what an instance or a template names" },
@@ -12417,6 +12571,8 @@ static const struct flag {
 	[FPRESERVEENV]   = { "preserve-env", 0, FBOOL, SHELL, NULL, NULL, "pass the environment on" },
 	[FRECONNECT]     = { "reconnect", 0, FBOOL, SHELL, NULL, NULL, "make the ssh connection anew, with new groups" },
 	[FSYNC]          = { "sync", 0, FSTR, SHELL, NULL, NULL, "copy this directory to the guest, run, and copy it back" },
+	[FSIZE]          = { "size", 0, FSTR, DISKCREATE|DISKRESIZE, NULL, NULL, "size, such as 10GiB" },
+	[FDISKFORMAT]    = { "format", 0, FSTR, DISKCREATE, NULL, NULL, "qcow2 or raw (default qcow2)" },
 };
 _Static_assert(LEN(flags) == NFLAG, "a row for every flag");
 
@@ -12941,10 +13097,8 @@ cmdstart(int argc, char *argv[])
 		(void)lockinstance(&in);        /* close-on-exec: held until we are the agent */
 		if (in.agent)
 			die("the instance %s has a host agent already", bq(name));
-		if (!in.driver) {
-			checkqemu(&in.conf);
-			preparedisk(&in.conf, in.dir);
-		}
+		if (!in.driver)
+			prepare(&in);
 		foreground(&in);
 	}
 	startinstance(&in, opt[FTIMEOUTFLAG].n > 0 ? opt[FTIMEOUTFLAG].n : startwait);
@@ -13033,6 +13187,7 @@ stopforced(const struct inst *in)
 	if (lockholder(qemupid) || lockholder(hapid))
 		die("the processes of instance %s do not end", bq(in->name));
 	netclean(&in->conf);
+	diskrelease(&in->conf);
 	rmtemps(in->dir);
 }
 
@@ -14589,6 +14744,279 @@ SNAPSHOT(cmdsnapapply, 1)
 SNAPSHOT(cmdsnapdelete, 2)
 SNAPSHOT(cmdsnaplist, 3)
 
+/* ---- disks ---- */
+
+/* The value of --size in bytes. */
+static long long
+disksize(void)
+{
+	char err[128];
+	long long n = 0;
+
+	if (!opt[FSIZE].set)
+		die("required flag(s) \"size\" not set");
+	if (parsesize(opt[FSIZE].s, &n, err) < 0)
+		die("flag --size: %s", err);
+	if (n < 1)
+		die("flag --size: a disk of %s is too small", bq(opt[FSIZE].s));
+	return n;
+}
+
+/* Look at a disk that is to be there and in order. */
+static void
+needdisk(struct disk *d, const char *name, const char *missing)
+{
+	const char *why;
+
+	if (!diskfind(d, name, &why))
+		die("%s", missing);
+	if (why)
+		die("disk %s: %s", bq(name), why);
+}
+
+/* A new, hidden directory for a disk, removed again when we die; diskmade gives
+ * it the disk's name. */
+static const char *
+diskmake(const char *name)
+{
+	const char *bad = badident(name), *top = keep("%s/_disks", host.limahome), *tmp = keep("%s/.%s.%ld", top, name, (long)getpid());
+	struct disk d;
+	const char *why;
+
+	needhome();
+	if (bad)
+		die("disk name %s is invalid: %s", bq(name), bad);
+	if (diskfind(&d, name, &why))
+		die("disk %s already exists (%s)", bq(name), bq(d.dir));
+	if (mkdirs(top, 0700) < 0 || mkdir(tmp, 0700) < 0)
+		die("create %s:", tmp);
+	scratchadd(tmp);
+	return tmp;
+}
+
+static void
+diskmade(const char *tmp, const char *name)
+{
+	const char *dir = keep("%s/_disks/%s", host.limahome, name);
+
+	if (gotsig)
+		die("interrupted");
+	if (rename(tmp, dir) < 0)
+		die("rename %s to %s:", tmp, dir);
+	scratchdrop();
+}
+
+static int
+cmddiskcreate(int argc, char *argv[])
+{
+	const char *fmt = opt[FDISKFORMAT].set ? opt[FDISKFORMAT].s : "qcow2", *tmp, *file;
+	long long size = disksize();
+	int fd;
+
+	(void)argc;
+	if (strcmp(fmt, "qcow2") != 0 && strcmp(fmt, "raw") != 0)
+		die("disk format %s not supported, use `qcow2` or `raw` instead", bq(fmt));
+	tmp = diskmake(argv[0]);
+	file = keep("%s/datadisk", tmp);
+	info("Creating %s disk %s with size %s", fmt, bq(argv[0]), printsize(size));
+	if (*fmt == 'q') {
+		makedisk(tmp, NULL, NULL, size);
+		if (rename(keep("%s/disk", tmp), file) < 0)
+			die("rename %s/disk:", tmp);
+	} else if ((fd = open(file, O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0644)) < 0 || ftruncate(fd, (off_t)size) < 0 || close(fd) < 0)
+		die("create %s:", file);
+	diskmade(tmp, argv[0]);
+	return 0;
+}
+
+static int
+cmddiskimport(int argc, char *argv[])
+{
+	const char *file = localpath(argv[1]), *fmt, *tmp, *why;
+	long long size;
+
+	(void)argc;
+	if ((why = imageformat(file, &fmt, &size)))
+		die("%s", why);
+	tmp = diskmake(argv[0]);
+	if (clonefile(file, keep("%s/datadisk", tmp), false) < 0)
+		die("copy %s:", file);
+	diskmade(tmp, argv[0]);
+	info("Imported %s with size %s", argv[0], printsize(size));
+	return 0;
+}
+
+/* All disks, sorted by name. */
+static struct strs
+alldisks(void)
+{
+	struct strs s = { 0 };
+	struct dirent *e;
+	struct disk d;
+	const char *why;
+	DIR *dp = opendir(keep("%s/_disks", host.limahome));
+
+	while (dp && (e = readdir(dp)))
+		if (*e->d_name != '.' && diskfind(&d, keep("%s", e->d_name), &why)) {
+			s.v = xrealloc(s.v, s.n + 1, sizeof *s.v);
+			s.v[s.n++] = d.name;
+		}
+	if (dp)
+		closedir(dp);
+	if (s.n)
+		qsort(s.v, s.n, sizeof *s.v, strpcmp);
+	return s;
+}
+
+static void
+diskjson(const struct disk *d, const char *user)
+{
+	struct ydoc doc = { 0 };
+	struct ynode *m = ynewmap(&doc);
+	struct buf b = { 0 };
+
+	putstr(&doc, m, "name", d->name);
+	(void)yput(&doc, m, "size", ynewint(&doc, d->size));
+	putstr(&doc, m, "format", d->fmt);
+	putstr(&doc, m, "dir", d->dir);
+	putstr(&doc, m, "instance", user);
+	putstr(&doc, m, "instanceDir", d->owner ? d->owner : "");
+	putstr(&doc, m, "mountPoint", keep("/mnt/lima-%s", d->name));
+	yjson(&b, m, 0);
+	puts(b.s);
+	buffree(&b);
+	yfree(&doc);
+}
+
+static int
+cmddisklist(int argc, char *argv[])
+{
+	static const char *const head[] = { "NAME", "SIZE", "FORMAT", "DIR", "IN-USE-BY" };
+	const char *(*cell)[9], *why, *user;
+	struct strs s = { 0 };
+	struct disk d;
+	size_t rows = 0, i, n;
+
+	if (!argc)
+		s = alldisks();
+	n = argc ? (size_t)argc : s.n;
+	cell = yalloc(&perm, (n + 1) * sizeof *cell);
+	memcpy(cell[rows++], head, sizeof head);
+	if (!n)
+		warn("No disk found. Run `limactl disk create DISK --size SIZE` to create a disk.");
+	for (i = 0; i < n; i++) {
+		if (!diskfind(&d, argc ? argv[i] : s.v[i], &why)) {
+			warn("No disk matching %s found.", argv[i]);
+			continue;
+		}
+		if (why)
+			warn("disk %s: %s", bq(d.name), why);
+		user = d.owner ? strrchr(d.owner, '/') + 1 : "";
+		if (opt[FJSON].b) {
+			diskjson(&d, user);
+			continue;
+		}
+		memcpy(cell[rows++], (const char *[]){ d.name, printsize(d.size), d.fmt, d.dir, user }, sizeof head);
+	}
+	if (!opt[FJSON].b)
+		printtable(cell, rows, LEN(head));
+	free(s.v);
+	return 0;
+}
+
+/* The instances whose configuration names a disk, `A`, `B`; "" when none does. */
+static const char *
+diskusers(const char *name)
+{
+	struct strs all = allinstances();
+	const struct datadisk *v;
+	const char *users = "";
+	struct inst in;
+	size_t i, k;
+
+	for (i = 0; i < all.n; i++) {
+		if (inspect(&in, all.v[i]) < 0)
+			continue;
+		for (v = in.conf.disks.v, k = 0; k < in.conf.disks.n && strcmp(v[k].name, name) != 0; k++)
+			;
+		if (k < in.conf.disks.n)
+			users = keep("%s%s%s", users, *users ? ", " : "", bq(in.name));
+	}
+	return users;
+}
+
+static int
+cmddiskdelete(int argc, char *argv[])
+{
+	struct disk d;
+	const char *why, *users;
+	int i, fd;
+
+	for (i = 0; i < argc; i++) {
+		if (!diskfind(&d, argv[i], &why)) {
+			warn("Ignoring non-existent disk %s", bq(argv[i]));
+			continue;
+		}
+		fd = disklock(&d, &why);
+		if (!opt[FFORCE].b && d.owner)
+			die("cannot delete disk %s in use by instance %s", bq(d.name), bq(strrchr(d.owner, '/') + 1));
+		if (!opt[FFORCE].b && *(users = diskusers(d.name))) {
+			warn("Skipping deleting disk %s, disk is referenced by one or more non-running instances: [%s]", bq(d.name), users);
+			warn("To delete anyway, run %s", bq(keep("limactl disk delete --force %s", d.name)));
+		} else if (rmtree(d.dir) < 0)
+			die("remove %s:", d.dir);
+		else
+			info("Deleted %s (%s)", bq(d.name), bq(d.dir));
+		close(fd);
+	}
+	return 0;
+}
+
+static int
+cmddiskunlock(int argc, char *argv[])
+{
+	struct disk d;
+	struct inst in;
+	const char *why;
+	int i;
+
+	for (i = 0; i < argc; i++) {
+		if (!diskfind(&d, argv[i], &why))
+			warn("Ignoring non-existent disk %s", bq(argv[i]));
+		else if (!d.owner)
+			warn("Ignoring unlocked disk %s", bq(argv[i]));
+		else if (diskheld(d.owner) || (inspect(&in, strrchr(d.owner, '/') + 1) == 0 && in.errs.n))
+			warn("Cannot unlock disk %s used by instance %s, which runs or has errors", bq(argv[i]), bq(strrchr(d.owner, '/') + 1));
+		else if (unlink(d.lock) < 0)
+			die("remove %s:", d.lock);
+		else
+			info("Unlocked disk %s (%s)", bq(argv[i]), bq(d.dir));
+	}
+	return 0;
+}
+
+static int
+cmddiskresize(int argc, char *argv[])
+{
+	long long size = disksize();
+	struct disk d;
+	const char *why;
+	int fd;
+
+	(void)argc;
+	needdisk(&d, argv[0], keep("disk %s does not exists", bq(argv[0])));
+	fd = disklock(&d, &why);
+	if (d.owner && diskheld(d.owner))
+		die("cannot resize disk %s used by running instance %s. Please stop the VM instance", bq(d.name), bq(strrchr(d.owner, '/') + 1));
+	if (size < d.size)
+		die("specified size %s is less than the current disk size %s. Disk shrinking is currently unavailable",
+		    bq(printsize(size)), bq(printsize(d.size)));
+	resizedisk(d.dir, "datadisk", d.fmt, size);
+	close(fd);
+	info("Resized disk %s (%s)", bq(d.name), bq(d.dir));
+	return 0;
+}
+
 /* ---- networks ---- */
 
 static void
@@ -15281,6 +15709,13 @@ static const struct cmd cmds[] = {
 	{ "snapshot apply",  "load", SNAPTAG, 1, 1, "NAME",                "go back to the state of a tag", cmdsnapapply },
 	{ "snapshot delete", "del", SNAPTAG, 1, 1, "NAME",                 "forget the state of a tag", cmdsnapdelete },
 	{ "snapshot list",   "ls", SNAPLIST, 1, 1, "NAME",                 "list the saved states", cmdsnaplist },
+	{ "disk",      NULL,     NOFLAGS,  0, -1, "",                      "disks that instances attach", NULL },
+	{ "disk create", NULL,   DISKCREATE, 1, 1, "DISK",                 "make a disk", cmddiskcreate },
+	{ "disk list", "ls",     DISKLIST, 0, -1, "[DISK...]",             "list disks", cmddisklist },
+	{ "disk delete", "remove rm", DISKDELETE, 1, -1, "DISK...",        "delete disks", cmddiskdelete },
+	{ "disk unlock", NULL,   NOFLAGS,  1, -1, "DISK...",               "free disks of instances that do not run", cmddiskunlock },
+	{ "disk resize", NULL,   DISKRESIZE, 1, 1, "DISK",                 "let a disk grow", cmddiskresize },
+	{ "disk import", NULL,   NOFLAGS,  2, 2,  "DISK FILE",             "make a disk of an image", cmddiskimport },
 	{ "network",   NULL,     NOFLAGS,  0, -1, "",                      "networks that instances may share", NULL },
 	{ "network list",   "ls", NETLIST, 0, -1, "[NETWORK...]",          "list networks", cmdnetlist },
 	{ "network create", NULL, NETCREATE, 1, 1, "NETWORK",              "add a network to networks.yaml", cmdnetcreate },

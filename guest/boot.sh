@@ -25,6 +25,7 @@ mnt=${LIMA_CIDATA_MNT:-/mnt/lima-cidata}
 status=0
 changed=
 restart_sshd=
+reports=
 nl='
 '
 
@@ -526,6 +527,90 @@ guest_agent() {
 		printf '%s\n' "$LIMA_CIDATA_GUESTAGENT $prog" >$file || fail "cannot install the guest agent"
 }
 
+# --- additional disks -----------------------------------------------------------
+
+# degraded TEXT: the host calls the instance degraded, for this reason
+degraded() {
+	status=1
+	reports="${reports}lima-degraded $1$nl"
+}
+
+# serial_device SERIAL: the disk of that serial number, in $dev
+serial_device() {
+	for d in /sys/block/*; do
+		serial=
+		[ -r "$d/serial" ] && read -r serial <"$d/serial"
+		[ "$serial" != "$1" ] || { dev=${d##*/}; return; }
+	done
+	return 1
+}
+
+# new_disk: a partition and a file system. What holds anything is left as it is.
+new_disk() {
+	[ -z "$(blkid "/dev/$dev")" ] || { why='it has something that is no file system'; return 1; }
+	[ "$format" = true ] || { why='it has no file system, and format is false'; return 1; }
+	log "formatting the additional disk $name ($fs)"
+	part=$dev
+	if command -v sfdisk >/dev/null && echo ';' | sfdisk -q --label gpt "/dev/$dev"; then
+		part=${dev}1
+		tries=0
+		until [ -b "/dev/$part" ] || [ $((tries += 1)) -gt 50 ]; do sleep 0.1; done
+	fi
+	make=mkfs.$fs
+	[ "$fs" != swap ] || make=mkswap
+	command -v "$make" >/dev/null || case $fs in
+	xfs) install_packages xfsprogs ;;
+	btrfs) install_packages btrfs-progs ;;
+	*) install_packages e2fsprogs ;;
+	esac
+	# the longest label is 16 bytes on ext4 and 12 on xfs
+	label=lima-$name
+	case $fs in xfs) max=12 ;; *) max=16 ;; esac
+	[ ${#label} -le $max ] && label="-L $label" || label=
+	# shellcheck disable=SC2086  # a word each
+	why=$("$make" $args $label "/dev/$part" 2>&1) || { why="$make: ${why##*"$nl"}"; return 1; }
+}
+
+# use_disk: mount the disk of the variables set by disks
+use_disk() {
+	part=${dev}1
+	[ -b "/dev/$part" ] || part=$dev
+	have=$(blkid -s TYPE -o value "/dev/$part")
+	[ -n "$have" ] || { new_disk && have=$fs; } || return
+	if [ "$have" = swap ]; then
+		swapon "/dev/$part" || { why='swapon fails'; return 1; }
+		return
+	fi
+	mkdir -p "/mnt/lima-$name" && mount "/dev/$part" "/mnt/lima-$name" || { why='mount fails'; return 1; }
+	read -r size <"/sys/block/$dev/size"
+	was=
+	[ -r "/var/lib/lima-boot/disk-$name" ] && read -r was <"/var/lib/lima-boot/disk-$name"
+	[ "$size" != "$was" ] || return 0
+	if [ "$part" != "$dev" ]; then
+		if command -v growpart >/dev/null; then growpart "/dev/$dev" 1
+		elif command -v sfdisk >/dev/null; then echo ', +' | sfdisk -q -N 1 --no-reread --force "/dev/$dev" && partx -u "/dev/$dev"
+		fi >/dev/null 2>&1
+	fi
+	case $have in
+	ext[234]) resize2fs "/dev/$part" ;;
+	xfs) xfs_growfs "/mnt/lima-$name" ;;
+	btrfs) btrfs filesystem resize max "/mnt/lima-$name" ;;
+	esac >/dev/null 2>&1
+	mkdir -p /var/lib/lima-boot && printf '%s\n' "$size" >"/var/lib/lima-boot/disk-$name"
+}
+
+disks() {
+	[ -z "${LIMA_CIDATA_PLAIN-}" ] || return 0
+	n=0
+	while [ "$n" -lt "${LIMA_CIDATA_DISKS:-0}" ]; do
+		eval "name=\$LIMA_CIDATA_DISK_${n}_NAME format=\$LIMA_CIDATA_DISK_${n}_FORMAT fs=\${LIMA_CIDATA_DISK_${n}_FSTYPE:-ext4} args=\$LIMA_CIDATA_DISK_${n}_FSARGS"
+		case $(cat /proc/self/mounts) in *" /mnt/lima-$name "*) n=$((n + 1)); continue ;; esac
+		why='it is not attached'
+		serial_device "lima-disk-$n" && use_disk || degraded "the additional disk $name is not used: $why"
+		n=$((n + 1))
+	done
+}
+
 # --- mounts -------------------------------------------------------------------
 # A directory of the host is a virtio-serial port: at its other end is an SFTP
 # server that knows nothing else. Each mount has a loop of its own for as long as
@@ -655,7 +740,6 @@ provision_log=/var/log/lima-provision.log
 # which one, with its last lines. The next ones still run. The reports go out in
 # one write with lima-boot-done: two writers would race, and the host stops
 # waiting at that word.
-reports=
 run_one() {
 	what=$1 file=$2
 	shift 2
@@ -1069,6 +1153,7 @@ say_ready() {
 
 late() {
 	sshd_up
+	disks
 	mounts
 	guest_agent
 	timezone
