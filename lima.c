@@ -3883,7 +3883,7 @@ plaingate(struct conf *c, bool automatic, bool warnings)
 		    !forwards ? keep("%zu of the `mounts`", mounts) : !mounts ? keep("%zu of the `portForwards`", forwards) :
 		    keep("%zu of the `mounts` and %zu of the `portForwards`", mounts, forwards));
 	if (warnings && c->forwardagent > 0)
-		warn("Running in plain mode: `ssh.forwardAgent` is ignored");
+		warn("Running in plain mode. Ignoring ssh.forwardAgent");
 	c->autoforward = false;
 	c->containerdsystem = c->containerduser = false;
 	c->timezone = "";
@@ -9864,6 +9864,7 @@ static struct {
 	uint32_t rid;
 	struct qmp *qmp;                /* NULL: does not answer yet */
 	struct timer retry;
+	const char *path, *newpath;     /* of the journal */
 	int journal;
 	off_t noted;                    /* bytes in it */
 	bool quiet[2];                  /* TCP, UDP: nothing of it is forwarded at all */
@@ -10033,37 +10034,39 @@ fwdnote(char sign, const struct fwd *f)
 	buffree(&b);
 }
 
-/* Write it anew with what is there. */
+/* Write it anew with what is there, and replace it as a whole. */
 static void
 fwdnoteall(void)
 {
 	const struct fwd *f;
+	int fd;
 
-	if (fw.journal < 0 || ftruncate(fw.journal, 0) < 0)
+	if (!fw.path)                   /* ended before it began */
 		return;
+	if ((fd = open(fw.newpath, O_WRONLY|O_CREAT|O_TRUNC|O_APPEND|O_CLOEXEC|O_NOFOLLOW, 0600)) < 0) {
+		warn("create %s:", fw.newpath);
+		return;
+	}
+	if (fw.journal >= 0)
+		close(fw.journal);
+	fw.journal = fd;
 	fw.noted = 0;
 	for (f = fw.all; f; f = f->next)
 		if (f->st == FOPENING || f->st == FOPEN || f->st == FCLOSING)
 			fwdnote('+', f);
-}
-
-static struct fwd *
-fwdfind(bool udp, bool reverse, const struct end *hostend, const struct end *guest)
-{
-	struct fwd *f;
-
-	for (f = fw.all; f; f = f->next)
-		if (f->udp == udp && f->reverse == reverse && endsame(reverse ? &f->guest : &f->host, reverse ? guest : hostend))
-			break;
-	return f;
+	if (rename(fw.newpath, fw.path) < 0)
+		warn("rename %s to %s:", fw.newpath, fw.path);
 }
 
 /* The forward with this end on the host, a new one when there is none. */
 static struct fwd *
 fwdget(bool udp, bool reverse, const struct end *hostend, const struct end *guest)
 {
-	struct fwd *f = fwdfind(udp, reverse, hostend, guest);
+	struct fwd *f;
 
+	for (f = fw.all; f; f = f->next)
+		if (f->udp == udp && f->reverse == reverse && endsame(reverse ? &f->guest : &f->host, reverse ? guest : hostend))
+			break;
 	if (!f) {
 		f = xrealloc(NULL, 1, sizeof *f);
 		*f = (struct fwd){ .next = fw.all, .udp = udp, .qemu = udp, .reverse = reverse, .host = *hostend, .guest = *guest };
@@ -10689,7 +10692,6 @@ findquiet(void)
 static void
 forwardstart(const struct conf *c, const long long *sshport, bool adopted, void (*event)(const char *))
 {
-	const char *journal = keep("%s/ha.forwards", c->dir);
 	const struct forward *f = c->forwards.v;
 	size_t i;
 
@@ -10698,10 +10700,10 @@ forwardstart(const struct conf *c, const long long *sshport, bool adopted, void 
 	fw.event = event;
 	fw.retry.due = retrylate;
 	fw.held = adopted && c->agent;
+	fw.path = keep("%s/ha.forwards", c->dir);
+	fw.newpath = keep("%s.tmp", fw.path);
 	if (adopted)
-		readjournal(journal);
-	if ((fw.journal = open(journal, O_WRONLY|O_CREAT|O_APPEND|O_CLOEXEC|O_NOFOLLOW, 0600)) < 0)
-		warn("open %s:", journal);
+		readjournal(fw.path);
 	fwdnoteall();
 	findquiet();
 	for (i = 0; i < c->forwards.n; i++)
@@ -11991,6 +11993,9 @@ agentstart(const struct inst *in)
 		die("inotify on %s (raise fs.inotify.max_user_instances):", ha.dir);
 	watchadd(&ha.winotify, ha.inotify, POLLIN, readinotify);
 	ha.retry = retryfirst;
+	if (ha.c->plain)
+		info("Running in plain mode. Mounts, dynamic port forwarding, containerd, etc. will be ignored. Guest agent will not be running.%s",
+		    ha.c->forwards.n ? " Static port forwarding is allowed." : "");
 	if (ha.c->agent && !agentfor(ha.c, &(size_t){ 0 }))
 		warn("There is no guest agent for %s in this limactl: ports are not forwarded by themselves, and the clock is not set", ha.c->arch);
 	forwardstart(ha.c, &ha.port, ha.adopted, emitforward);

@@ -2840,7 +2840,7 @@ bar' bash -c '
 	ok 'list and start of what runs'
 	port=$(field "$vm" SSHLocalPort)
 	same "$(sed -n '1s/.*"status"://p' "$dir/ha.stdout.log")" "{\"sshLocalPort\":$port}}"
-	same "$(sed -n '2s/.*"status"://p' "$dir/ha.stdout.log")" "{\"running\":true,\"sshLocalPort\":$port}}"
+	same "$(sed -n 's/.*"status":{"running"/{"running"/p' "$dir/ha.stdout.log" | head -n 1)" "{\"running\":true,\"sshLocalPort\":$port}}"
 	if grep -vqE '^\{.*"level":"[a-z]+","msg":".*","time":"[^"]*"\}$' "$dir/ha.stderr.log"; then bad 'a line of ha.stderr.log is not JSON'; fi
 	if grep -qE '"level":"(warning|error|fatal)"' "$dir/ha.stderr.log"; then bad 'ha.stderr.log has a warning'; fi
 	if have curl; then

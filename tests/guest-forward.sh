@@ -233,6 +233,17 @@ portForwards:
 		skip 'the clock after a pause' 'socat is not installed'
 	fi
 
+	lc shell $vm sudo systemctl reboot
+	await 60 fwsaid 'The guest reboots' || bad 'no reboot seen'
+	await 60 eval '"$LIMACTL" shell $vm true </dev/null' || bad 'no ssh after the reboot'
+	fwserve tcp 127.0.0.1 $p 3004 3005
+	fwgets "hello $p" tcp 127.0.0.1 $p
+	fwgets 'hello 3004' unix "$dir/sock/web.sock"
+	fwgets 'hello 3005' tcp 127.0.0.1 $((b + 5))
+	fails fwanswers tcp 127.0.0.1 $b
+	await 10 eval '"$LIMACTL" shell $vm /var/tmp/serve get unix /tmp/back.sock </dev/null' || bad 'the reverse one is not back'
+	ok 'the guest boots again: what listens now is forwarded'
+
 	limit=120
 	lc stop $vm
 	status 0

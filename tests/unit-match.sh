@@ -120,10 +120,12 @@ TABLE
 	sed -i 's/disk: 1M/&, plain: true/' "$dir/lima.yaml"
 	lc validate "$dir/lima.yaml"
 	status 0
-	errhas '`ssh.forwardAgent` is ignored'
+	errhas 'Running in plain mode. Ignoring ssh.forwardAgent'
 	plan "$goodboot"
 	lc start keys
 	status 0
+	errhas 'Guest agent will not be running.'
+	errlacks 'Static port forwarding is allowed'
 	fails grep -q ForwardAgent "$dir/ssh.config"
 	ok 'plain: no agent forwarding'
 	lc delete -f keys
