@@ -9607,6 +9607,16 @@ mountclean(void)
 	}
 }
 
+/* The location of mount i, or NULL beyond the last; there: the guest has it. */
+static const char *
+mountstate(size_t i, bool *there)
+{
+	if (i >= mnts.n)
+		return NULL;
+	*there = mnts.v[i].open;
+	return mnts.v[i].m->location;
+}
+
 /* ---- 25. Guest agent ---------------------------------------------------- */
 
 /* What the guest agent says and what it is told; guestagent.c has the lines.
@@ -10231,6 +10241,7 @@ hostfwdanswer(void *arg, const struct ynode *v, const char *err)
 
 	/* the monitor for humans says nothing, or what went wrong */
 	fwdanswer(f, !v ? err : f->st == FOPENING && v->kind == Y_STR && v->len ? "QEMU refuses it" : NULL);
+	syncall();                      /* one may have waited for a free place */
 }
 
 static int
@@ -10351,8 +10362,10 @@ fwdsync(struct fwd *f)
 	f->st = doopen ? FOPENING : FCLOSING;
 	if (!f->qemu)
 		muxask(f, doopen);
-	else if (hostfwdask(f, doopen) < 0)
-		f->st = doopen ? FSHUT : FOPEN;         /* an answer that comes, or the next monitor, tries again */
+	else if (hostfwdask(f, doopen) < 0) {
+		f->st = doopen ? FSHUT : FOPEN;
+		timerset(&fw.retry, takenwait);
+	}
 }
 
 static void
@@ -10785,8 +10798,8 @@ static struct {
 	struct proc names;              /* tells the guest who else is on its networks */
 	struct timer namesdue;
 	struct timer space;             /* while the VM is paused for want of space */
-	struct timer agentdue;          /* the guest agent should have answered */
-	bool noagent;                   /* it has not: the status is degraded */
+	struct timer healthdue;         /* the guest agent and the mounts should be there */
+	struct buf lost;                /* which of them are not: JSON array members, for the status */
 	bool full;
 	long long retry;                /* pause before the next ssh master, ms */
 	long long port;
@@ -10814,17 +10827,16 @@ static struct {
 
 static void haevent(enum aevent ev);
 
-static const char agentgone[] = "guest agent does not seem to be running; port forwards will not work";
-
 /* What is wrong, as members of the status, each with a comma behind. */
 static void
 puterrors(struct buf *b)
 {
-	if (ha.running && (ha.errors.len || ha.noagent))
+	if (!ha.errors.len && !ha.lost.len)
+		return;
+	if (ha.running)
 		bufputs(b, "\"degraded\":true,");
-	if (ha.errors.len || ha.noagent)
-		bufprintf(b, "\"errors\":[%s%s%s%s%s],", ha.errors.len ? ha.errors.s : "", ha.errors.len && ha.noagent ? "," : "",
-		    ha.noagent ? "\"" : "", ha.noagent ? agentgone : "", ha.noagent ? "\"" : "");
+	bufprintf(b, "\"errors\":[%s%s%s],", ha.errors.len ? ha.errors.s : "", ha.errors.len && ha.lost.len ? "," : "",
+	    ha.lost.len ? ha.lost.s : "");
 }
 
 /* One line of ha.stdout.log: {"time":...,"status":{...}}.  forward: the object
@@ -11209,8 +11221,7 @@ announce(void)
 	hastate(AUP, 0);
 	if (ha.running)
 		return;
-	if (ha.c->agent && agentfor(ha.c, &(size_t){ 0 }) && !gaanswers())
-		timerset(&ha.agentdue, agentwait);
+	timerset(&ha.healthdue, healthwait);
 	info("The final requirement 1 of 1 is satisfied");
 	ha.running = true;
 	emit(false);
@@ -11527,34 +11538,73 @@ ioerror(const struct ynode *data)
 		error("The VM is paused: I/O error on a disk: %s", why && why->s ? why->s : "no reason given");
 }
 
+/* One thing that is missing: logged when it is new. */
+static void
+lostadd(struct buf *b, const char *text)
+{
+	size_t at = b->len + (b->len != 0);
+
+	if (b->len)
+		bufputc(b, ',');
+	yjsonstr(b, text, strlen(text));
+	if (!ha.lost.len || !strstr(ha.lost.s, b->s + at))
+		error("%s", text);
+}
+
+/* Are the guest agent and the mounts there?  A change is an event. */
+static void
+health(struct timer *t)
+{
+	struct buf b = { 0 }, text = { 0 };
+	const char *location;
+	bool there;
+	size_t i;
+
+	if (ha.st >= APOWER || !ha.running)
+		return;
+	if (!ha.done) {                 /* the guest boots again */
+		timerset(t, healthwait);
+		return;
+	}
+	if (ha.c->agent && agentfor(ha.c, &i) && !gaanswers())
+		lostadd(&b, "guest agent does not seem to be running; port forwards will not work");
+	for (i = 0; (location = mountstate(i, &there)); i++)
+		if (!there) {
+			text.len = 0;
+			bufprintf(&text, "the mount %s is not there in the guest", location);
+			lostadd(&b, text.s);
+		}
+	buffree(&text);
+	if (b.len == ha.lost.len && (!b.len || strcmp(b.s, ha.lost.s) == 0)) {
+		buffree(&b);
+		return;
+	}
+	if (!b.len)
+		info("Guest agent is running, and all mounts are there");
+	buffree(&ha.lost);
+	ha.lost = b;
+	emit(false);
+}
+
+/* Something came (look at once when it was missed) or went. */
+static void
+healthchange(bool came)
+{
+	if (!came)
+		timerset(&ha.healthdue, healthwait);
+	else if (ha.lost.len)
+		health(&ha.healthdue);
+}
+
 /* A line of the guest agent. */
 static void
 agentsaid(const struct said *o)
 {
 	if (o->what == SAIDHELLO) {
 		gatime();
-		timeroff(&ha.agentdue);
-		if (ha.noagent) {
-			ha.noagent = false;
-			info("Guest agent is running");
-			emit(false);
-		}
+		healthchange(true);
 	}
 	forwardsaid(o);
-}
-
-static void
-agentlate(struct timer *t)
-{
-	if (ha.st >= APOWER)
-		return;
-	if (!ha.done) {                 /* the guest boots again */
-		timerset(t, agentwait);
-		return;
-	}
-	ha.noagent = true;
-	error("%s (hint: in the guest, `systemctl status lima-guestagent`)", agentgone);
-	emit(false);
 }
 
 /* The data of VSERPORT_CHANGE: the guest opened or closed the agent's port. */
@@ -11566,8 +11616,6 @@ agentport(const struct ynode *data)
 	if (!id || !id->s || strcmp(id->s, "agent") != 0 || !open)
 		return;
 	gaport(open->i);
-	if (!open->i && ha.running && ha.st < APOWER)
-		timerset(&ha.agentdue, agentwait);
 }
 
 static void
@@ -11618,6 +11666,7 @@ qmpevent(const struct ynode *o)
 	} else if (strcmp(name, "VSERPORT_CHANGE") == 0) {
 		agentport(yget(o, "data"));
 		mountevent(yget(o, "data"));
+		healthchange(ypath(o, "data.open") && ypath(o, "data.open")->i);
 	} else if (strcmp(name, "RESET") == 0 && ypath(o, "data.guest") && ypath(o, "data.guest")->i)
 		haevent(ERESET);
 }
@@ -12060,7 +12109,7 @@ agentmain(const char *name)
 		ha.client[i].w.fd = -1;
 	ha.late.due = statelate;
 	ha.space.due = spacelate;
-	ha.agentdue.due = agentlate;
+	ha.healthdue.due = health;
 	ha.namesdue.due = namesdue;
 	ha.qmp.fd = ha.serial = -1;
 	if (inspect(&in, name) < 0)

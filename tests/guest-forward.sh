@@ -233,6 +233,37 @@ portForwards:
 		skip 'the clock after a pause' 'socat is not installed'
 	fi
 
+	# whatever a guest says instead of its agent
+	lc shell $vm sudo sh -c 'systemctl stop lima-guestagent; exec 3<>/dev/virtio-ports/lima.agent
+		{ printf "\nlima-guestagent 1\nbegin\n"; head -c 1000000 /dev/urandom; head -c 100000 /dev/zero; echo
+		seq -f "+ tcp 10.0.0.1 %.0f" 1 20000; seq -f "+ tcp 10.0.0.2 %.0f" 1 20000; echo end; } >&3'
+	status 0
+	fwevent '"type":"not-forwarding","protocol":"tcp","guestAddr":"10.0.0.1:4000"'
+	fails fwsaid 10.0.0.2:20000
+	rss=$(awk '/VmRSS/ { print $2 }' "/proc/$(agentpid $vm)/status")
+	[ "$rss" -lt 6000 ] || bad "the host agent has $rss KiB"
+	lc shell $vm sudo systemctl start lima-guestagent
+	fwgets "hello $p" tcp 127.0.0.1 $p
+	fwserve tcp 127.0.0.1 $((b + 9))
+	fwgets "hello $((b + 9))" tcp 127.0.0.1 $((b + 9))
+	ok 'a hostile guest agent: bounded, and forgotten'
+	run "$LIMACTL" shell $vm sh -c 'ulimit -n 4096; /var/tmp/serve tcp 127.0.0.1 $(seq 11001 12000) </dev/null >/dev/null 2>&1 &'
+	fwcount() { test "$(ss -Hltn 'sport >= 11001 and sport <= 12000' | wc -l)" "$@"; }
+	await 20 fwcount -ge 990 || bad 'they are not forwarded'
+	before=$(find "/proc/$(agentpid $vm)/fd" | wc -l)
+	lc shell $vm pkill -f '^/var/tmp/serve .* 11001'
+	await 20 fwcount -lt 10 || bad 'some are left'
+	same "$(find "/proc/$(agentpid $vm)/fd" | wc -l)" "$before"
+	ok '1000 listeners come and go'
+	for pid in $(fwmaster) $(qemupid $vm); do
+		send STOP "$pid"
+		run curl -s --max-time 1 --unix-socket "$dir/ha.sock" http://lima/v1/info
+		status 0
+		send CONT "$pid"
+	done
+	fwgets "hello $p" tcp 127.0.0.1 $p
+	ok 'the host agent waits neither for a stopped ssh master nor for QEMU'
+
 	lc shell $vm sudo systemctl reboot
 	await 60 fwsaid 'The guest reboots' || bad 'no reboot seen'
 	await 60 eval '"$LIMACTL" shell $vm true </dev/null' || bad 'no ssh after the reboot'
