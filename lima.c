@@ -3037,9 +3037,9 @@ static const struct key confkeys[] = {
 	{ .path = "containerd.user",        .type = KBOOL, .off = C(containerduser), .def = "false", .later = true },
 	{ .path = "containerd.archives",    .type = KLIST, .off = C(archives), ITEMS(archivekeys, struct image), .later = true },
 	{ .path = "guestInstallPrefix",     .type = KSTR,  .off = C(prefix), .def = "/usr/local", .check = checkline },
-	{ .path = "probes",                 .type = KLIST, .off = C(probes), ITEMS(probekeys, struct probe), .brief = true, .later = true },
+	{ .path = "probes",                 .type = KLIST, .off = C(probes), ITEMS(probekeys, struct probe), .brief = true },
 	{ .path = "portForwards",           .type = KLIST, .off = C(forwards), ITEMS(forwardkeys, struct forward), .brief = true },
-	{ .path = "copyToHost",             .type = KLIST, .off = C(copies), ITEMS(copykeys, struct cthost), .brief = true, .later = true },
+	{ .path = "copyToHost",             .type = KLIST, .off = C(copies), ITEMS(copykeys, struct cthost), .brief = true },
 	{ .path = "message",                .type = KSTR,  .off = C(message), .merge = MOWN, .brief = true },
 	{ .path = "networks",               .type = KLIST, .off = C(networks), .items = networkkeys, .size = sizeof(struct network), .merge = MKEYED, .brief = true },
 	{ .path = "env",                    .type = KPAIRS, .off = C(env), .brief = true },
@@ -10772,7 +10772,8 @@ forwardscript(struct buf *b)
  * The life of a start: QEMU is launched (BOOT); the console says that sshd
  * listens, so the ssh master is started (LOGIN); its control socket appears,
  * so ssh works (WAIT); boot.sh says on the console, or through ssh when the
- * console is silent, that it is done (UP).  A connect through hostfwd before
+ * console is silent, that it is done; probes are run until they succeed, and
+ * files are copied from the guest (CHECK); then it is UP.  A connect through hostfwd before
  * sshd listens is accepted by QEMU and hangs, so nothing probes.
  *
  * The end: SIGINT or SIGTERM presses the power button (POWER), then QMP quit
@@ -10783,9 +10784,9 @@ forwardscript(struct buf *b)
  * QEMU by its lock, reads serial.log from the start, connects to ha.qmp, and is
  * where the old one was. */
 
-enum astate { ABOOT, ALOGIN, AWAIT, AUP, APOWER, AQUIT, AKILL, ACLEAN, NASTATE };
+enum astate { ABOOT, ALOGIN, AWAIT, ACHECK, AUP, APOWER, AQUIT, AKILL, ACLEAN, NASTATE };
 enum aevent { EWORD, EMASTER, ELOST, EDONE, ERESET, ESTOP, EGONE, ELATE, EBROKEN, NAEVENT };
-static const char *const astatename[] = { "booting", "login", "waiting", "up", "power button", "quit", "kill", "clean" };
+static const char *const astatename[] = { "booting", "login", "waiting", "checking", "up", "power button", "quit", "kill", "clean" };
 _Static_assert(LEN(astatename) == NASTATE, "name every state");
 
 enum kid { KQEMU, KMASTER, KWAITER, KSIDE, KTPM, KSETUP, NKID };
@@ -10795,6 +10796,8 @@ static struct {
 	const char *dir, *sshconfig, *sshsock, *hostname;
 	enum astate st;
 	struct timer late;              /* of the state */
+	struct proc off;                /* the guest is asked to power off, beside the button */
+	bool offasked;
 	struct proc names;              /* tells the guest who else is on its networks */
 	struct timer namesdue;
 	struct timer space;             /* while the VM is paused for want of space */
@@ -10983,11 +10986,12 @@ startwaiter(void)
 	sshjob(KWAITER, &a);
 }
 
-/* A shell script for the guest, through the master; p says when it is over. */
+/* A script for the guest, on the stdin of `shell`, through the master; its stdout
+ * goes to out, or NOFD.  p says when it is over. */
 static void
-sshscript(struct proc *p, const char *shell, const struct buf *script, void (*over)(struct proc *, int))
+sshscript(struct proc *p, const char *shell, const struct buf *script, int out, void (*over)(struct proc *, int))
 {
-	struct job j = { .fd = { -1, NOFD, NOFD }, .session = true };
+	struct job j = { .fd = { -1, out, NOFD }, .session = true };
 	struct args a = { 0 };
 
 	if ((j.fd[0] = memfd_create("script", MFD_CLOEXEC)) >= 0 && writeall(j.fd[0], script->s, script->len) == 0 &&
@@ -11222,9 +11226,196 @@ announce(void)
 	if (ha.running)
 		return;
 	timerset(&ha.healthdue, healthwait);
-	info("The final requirement 1 of 1 is satisfied");
 	ha.running = true;
 	emit(false);
+}
+
+/* Probes, then the files of copyToHost, one after the other. */
+static struct {
+	size_t at;                      /* how many are done */
+	int tries;                      /* of this one that failed */
+	struct proc run;
+	struct watch w;                 /* what it says; fd -1: none, or too much came */
+	struct buf out;
+} check;
+
+static void checknext(void);
+
+/* The current one is over, well or not. */
+static void
+checked(void)
+{
+	check.at++;
+	check.tries = 0;
+	checknext();
+}
+
+static void
+probeended(struct proc *p, int st)
+{
+	const struct probe *v = &((const struct probe *)ha.c->probes.v)[check.at];
+	size_t n = ha.c->probes.n;
+	bool hint = v->hint && *v->hint;
+
+	(void)p;
+	if (ha.st != ACHECK)
+		return;
+	if (st == 0) {
+		info("The optional requirement %zu of %zu is satisfied", check.at + 1, n);
+		checked();
+	} else if (++check.tries < probetries) {
+		hastate(ACHECK, check.tries < 5 ? probefirst << check.tries : probelast);
+	} else {
+		haerror(keep("failed to satisfy the optional requirement %zu of %zu %s: %s%sits script %s", check.at + 1, n,
+		    bq(v->description), hint ? v->hint : "", hint ? ": " : "", ended(st)));
+		checked();
+	}
+}
+
+/* The program of the #! line reads the script, with param in the environment. */
+static void
+startprobe(const struct probe *v)
+{
+	const struct pairs *p = &ha.c->param;
+	struct buf shell = { 0 }, script = { 0 };
+	size_t i;
+
+	if (!check.tries)
+		info("Waiting for the optional requirement %zu of %zu: %s", check.at + 1, ha.c->probes.n, bq(v->description));
+	bufputs(&shell, "env");
+	for (i = 0; i < p->n; i++) {
+		bufputc(&shell, ' ');
+		bufquote(&shell, keep("PARAM_%s=%s", p->v[i].key, p->v[i].val));
+	}
+	bufprintf(&shell, " %.*s", (int)strcspn(v->script + 2, "\r\n"), v->script + 2);
+	bufputs(&script, v->script);
+	sshscript(&check.run, shell.s, &script, NOFD, probeended);
+	buffree(&shell);
+	buffree(&script);
+}
+
+static void
+copyclose(void)
+{
+	if (check.w.fd < 0)
+		return;
+	watchdel(&check.w);
+	close(check.w.fd);
+	check.w.fd = -1;
+}
+
+static void
+copyread(struct watch *w, short revents)
+{
+	char chunk[65536];
+	ssize_t n;
+
+	(void)revents;
+	while ((n = read(w->fd, chunk, sizeof chunk)) > 0 && check.out.len <= (size_t)copymax)
+		bufadd(&check.out, chunk, (size_t)n);
+	if (n >= 0 || (errno != EAGAIN && errno != EINTR))
+		copyclose();
+}
+
+/* Not below the agent's umask, which is for sockets. */
+static int
+copydir(const char *path)
+{
+	mode_t old = umask(077);
+	int r = mkdirs(parentdir(path), 0700);
+
+	umask(old);
+	return r;
+}
+
+static void
+copyended(struct proc *p, int st)
+{
+	const struct cthost *v = &((const struct cthost *)ha.c->copies.v)[check.at - ha.c->probes.n];
+	const char *why = NULL;
+
+	(void)p;
+	if (check.w.fd >= 0)
+		copyread(&check.w, 0);
+	copyclose();                    /* a grandchild of ssh may hold it */
+	if (ha.st == ACHECK) {
+		if (check.out.len > (size_t)copymax)
+			why = keep("it is larger than %s", printsize(copymax));
+		else if (st)
+			why = "the guest cannot read it";
+		else if (copydir(v->host) < 0 || writefile(v->host, check.out.s ? check.out.s : "", check.out.len, 0600) < 0)
+			why = keep("it cannot be written: %s", strerror(errno));
+		if (why)
+			haerror(keep("failed to copy %s of the guest to %s: %s", bq(v->guest), bq(v->host), why));
+	}
+	buffree(&check.out);
+	if (ha.st == ACHECK)
+		checked();
+}
+
+static void
+startcopy(const struct cthost *v)
+{
+	struct buf b = { 0 }, q = { 0 };
+	int p[2];
+
+	info("Copying config from %s to %s", v->guest, v->host);
+	bufquote(&q, v->guest);
+	bufprintf(&b, "cat %s 2>/dev/null || sudo -n cat %s\n", q.s, q.s);
+	if (pipe2(p, O_CLOEXEC|O_NONBLOCK) < 0)
+		die("pipe:");
+	(void)fcntl(p[1], F_SETFL, 0);  /* ssh's end blocks */
+	watchadd(&check.w, p[0], POLLIN, copyread);
+	sshscript(&check.run, "sh", &b, p[1], copyended);
+	close(p[1]);
+	if (!procruns(&check.run))
+		copyclose();
+	buffree(&b);
+	buffree(&q);
+}
+
+static void
+checknext(void)
+{
+	size_t n = ha.c->probes.n;
+
+	if (procruns(&check.run))
+		return;
+	hastate(ACHECK, 0);
+	if (check.at < n)
+		startprobe(&((const struct probe *)ha.c->probes.v)[check.at]);
+	else if (check.at < n + ha.c->copies.n)
+		startcopy(&((const struct cthost *)ha.c->copies.v)[check.at - n]);
+	else
+		announce();
+	if (ha.st == ACHECK && !procruns(&check.run))
+		hastate(ACHECK, probelast);     /* no ssh could be started: again */
+}
+
+/* boot.sh is done and ssh works. */
+static void
+checks(void)
+{
+	if (ha.running) {
+		announce();
+		return;
+	}
+	info("The final requirement 1 of 1 is satisfied");
+	checknext();
+}
+
+/* Remove what copyToHost left on the host for a run. */
+static void
+copydrop(const struct conf *c)
+{
+	const struct cthost *v = c->copies.v;
+	size_t i;
+
+	for (i = 0; i < c->copies.n; i++)
+		if (v[i].deleteonstop > 0 && access(v[i].host, F_OK) == 0) {
+			info("Deleting %s", v[i].host);
+			(void)unlink(v[i].host);
+		}
 }
 
 /* What a new connection needs in the guest: no old sockets where ours go, and
@@ -11240,7 +11431,7 @@ sshsetup(void)
 		any = true;
 	}
 	if (any && !procruns(&ha.kids[KSETUP]))
-		sshscript(&ha.kids[KSETUP], "sh", &b, kidended);
+		sshscript(&ha.kids[KSETUP], "sh", &b, NOFD, kidended);
 	buffree(&b);
 }
 
@@ -11256,7 +11447,7 @@ sshup(void)
 		info("The essential requirement 2 of 2 is satisfied");
 	}
 	if (ha.done) {
-		announce();
+		checks();
 		return;
 	}
 	info("Waiting for the final requirement 1 of 1: `boot scripts must have finished`");
@@ -11268,7 +11459,7 @@ bootdone(void)
 {
 	ha.done = true;
 	if (ha.st == AWAIT)
-		announce();
+		checks();
 }
 
 /* QEMU was reset: the guest boots again and nothing of it can be reached. */
@@ -11287,6 +11478,9 @@ rebooted(void)
 	ha.retry = retryfirst;
 	prockill(&ha.kids[KMASTER], SIGKILL);
 	prockill(&ha.kids[KWAITER], SIGKILL);
+	prockill(&check.run, SIGKILL);
+	check.at = 0;
+	check.tries = 0;
 	hastate(ABOOT, silentwait);
 }
 
@@ -11300,10 +11494,32 @@ quit(void)
 		prockill(&ha.kids[KQEMU], SIGTERM);
 }
 
+static void
+offended(struct proc *p, int st)
+{
+	(void)p;
+	(void)st;
+}
+
+/* Through ssh too: a guest may have no driver for the button. */
+static void
+askoff(void)
+{
+	struct buf b = { 0 };
+
+	ha.offasked = true;
+	info("The power button seems to have no effect; asking the guest through ssh");
+	bufputs(&b, "systemctl poweroff 2>/dev/null || poweroff\n");
+	sshscript(&ha.off, "sudo -n sh", &b, NOFD, offended);
+	buffree(&b);
+}
+
 /* Press, and again a little later: while the guest boots nobody there listens. */
 static void
 press(void)
 {
+	if (ha.mastersup && !ha.offasked && now() >= ha.powerend - powerwait + powerask)
+		askoff();
 	if (now() >= ha.powerend || qmpsend(&ha.qmp, "system_powerdown") < 0)
 		quit();
 	else
@@ -11366,6 +11582,7 @@ static void (*const act[NASTATE][NAEVENT])(void) = {
 	[ABOOT]  = { login,   sshup,   nothing, bootdone, rebooted, power,    gone,     login,    broken  },
 	[ALOGIN] = { loginanew, sshup,   relogin, bootdone, rebooted, power,    gone,     loginlate, broken },
 	[AWAIT]  = { nothing, nothing, relogin, bootdone, rebooted, power,    gone,     askdone,  broken  },
+	[ACHECK] = { nothing, nothing, relogin, nothing,  rebooted, power,    gone,     checknext, broken },
 	[AUP]    = { nothing, nothing, relogin, bootdone, rebooted, power,    gone,     nothing,  nothing },
 	[APOWER] = { nothing, nothing, nothing, nothing,  nothing,  quit,     gone,     press,    nothing },
 	[AQUIT]  = { nothing, nothing, nothing, nothing,  nothing,  hardkill, gone,     hardkill, nothing },
@@ -11977,7 +12194,7 @@ namesdue(struct timer *t)
 			nethosts(&b, n[i].lima, " # lima network");
 	/* in place, for the file is a bind mount in some images */
 	bufputs(&b, "END\n} >/run/lima-hosts && cat /run/lima-hosts >/etc/hosts\n");
-	sshscript(&ha.names, "sudo -n sh", &b, namesended);
+	sshscript(&ha.names, "sudo -n sh", &b, NOFD, namesended);
 	buffree(&b);
 }
 
@@ -12090,6 +12307,7 @@ rmruntime(void)
 	if (i == 0) {
 		netclean(ha.c);
 		diskrelease(ha.c);
+		copydrop(ha.c);
 		muxclose();
 		mountclean();
 	}
@@ -12111,7 +12329,7 @@ agentmain(const char *name)
 	ha.space.due = spacelate;
 	ha.healthdue.due = health;
 	ha.namesdue.due = namesdue;
-	ha.qmp.fd = ha.serial = -1;
+	ha.qmp.fd = ha.serial = check.w.fd = -1;
 	if (inspect(&in, name) < 0)
 		die("instance %s does not exist", bq(name));
 	if (!in.loaded)
@@ -13242,6 +13460,7 @@ stopforced(const struct inst *in)
 		die("the processes of instance %s do not end", bq(in->name));
 	netclean(&in->conf);
 	diskrelease(&in->conf);
+	copydrop(&in->conf);
 	rmtemps(in->dir);
 }
 

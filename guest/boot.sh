@@ -548,7 +548,6 @@ serial_device() {
 # new_disk: a partition and a file system. What holds anything is left as it is.
 new_disk() {
 	[ -z "$(blkid "/dev/$dev")" ] || { why='it has something that is no file system'; return 1; }
-	[ "$format" = true ] || { why='it has no file system, and format is false'; return 1; }
 	log "formatting the additional disk $name ($fs)"
 	part=$dev
 	if command -v sfdisk >/dev/null && echo ';' | sfdisk -q --label gpt "/dev/$dev"; then
@@ -576,6 +575,7 @@ use_disk() {
 	part=${dev}1
 	[ -b "/dev/$part" ] || part=$dev
 	have=$(blkid -s TYPE -o value "/dev/$part")
+	[ -n "$have" ] || [ "$format" = true ] || return 0
 	[ -n "$have" ] || { new_disk && have=$fs; } || return
 	if [ "$have" = swap ]; then
 		swapon "/dev/$part" || { why='swapon fails'; return 1; }
