@@ -4264,7 +4264,7 @@ checkpathlen(const char *name)
 	const char *p = keep("%s/%s/ssh.sock.1234567890123456", host.limahome, name);
 
 	if (strlen(p) >= UNIXPATHMAX)
-		die("instance name %s too long: %s must be less than UNIX_PATH_MAX=%d characters, but is %zu (a shorter LIMA_HOME helps too)",
+		die("instance name %s too long: %s must be less than UNIX_PATH_MAX=%d characters, but is %zu",
 		    bq(name), bq(p), UNIXPATHMAX, strlen(p));
 }
 
@@ -12773,7 +12773,7 @@ enum flagid {
 	FLOGLEVEL, FLOGFORMAT, FDEBUG, FTTY, FYES, FHELP, FVERSION,
 	FCPUS, FMEMORY, FVMTYPE, FSSHPORT, FARCH, FCONTAINERD, FDISK, FPLAIN, FSHELLPATH,
 	FNAME, FLISTTEMPLATES, FLISTDRIVERS, FTIMEOUTFLAG, FFOREGROUND, FFORCE,
-	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FFILL, FKEEPREFERRED, FPIDFILE, FSOCKET,
+	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FLISTFIELDS, FALLFIELDS, FFILL, FKEEPREFERRED, FPIDFILE, FSOCKET,
 	FREADONLY, FFOLLOW, FGUESTUID,
 	FPROGRESS, FSTARTIT, FRECURSIVE, FVERBOSE, FBACKEND, FSHOWFORMAT, FTUNNELTYPE, FSOCKSPORT,
 	FTAG, FMODE, FGATEWAY, FINTERFACE, FCONDITION, FUSERUNIT, FENABLED, FHISTORY, FWATCHALL, FNODESC, FOUTPUT, FPRESERVEENV, FRECONNECT, FSYNC, FSIZE, FDISKFORMAT, NFLAG,
@@ -12814,6 +12814,8 @@ static const struct flag {
 	[FFORMAT]        = { "format", 'f', FSTR, LIST, NULL, NULL, "table, json, or a template like '{{.Name}}'" },
 	[FJSON]          = { "json", 0, FBOOL, LIST|NETLIST|WATCH|DISKLIST, NULL, NULL, "print JSON, an object on a line" },
 	[FQUIET]         = { "quiet", 'q', FBOOL, LIST|SNAPLIST, NULL, NULL, "names only" },
+	[FLISTFIELDS]    = { "list-fields", 0, FBOOL, LIST, NULL, NULL, "print the fields that a template can name, and exit" },
+	[FALLFIELDS]     = { "all-fields", 0, FBOOL, LIST, NULL, NULL, "hide no column in a narrow terminal" },
 	[FFILL]          = { "fill", 0, FBOOL, VALIDATE, NULL, NULL, "print the configuration with its defaults" },
 	[FKEEPREFERRED]  = { "keep-referred", 0, FBOOL, PRUNE, NULL, NULL, "keep what an instance or a template names" },
 	[FPIDFILE]       = { "pidfile", 'p', FSTR, AGENT|SFTP, NULL, NULL, NULL },
@@ -13178,6 +13180,15 @@ createinstance(const char *name, const char *text)
 	return true;
 }
 
+/* create's refusal of an instance that is there, before anything is read.  A
+ * directory that is none of an instance is refused later, by its path. */
+static void
+needabsent(const char *name)
+{
+	if (access(keep("%s/lima.yaml", instdir(name)), F_OK) == 0)
+		die("instance %s already exists", bq(name));
+}
+
 /* What create and start share: find or make the instance.  *made says which. */
 static const char *
 findorcreate(int argc, char *argv[], bool start, bool *made)
@@ -13198,8 +13209,8 @@ findorcreate(int argc, char *argv[], bool start, bool *made)
 			*made = false;
 			return name;
 		}
-		if (!start && access(instdir(name), F_OK) == 0)
-			die("instance %s already exists", bq(name));
+		if (!start)
+			needabsent(name);
 		t = readtemplate("template:default");
 		if (argc && strcmp(name, deftemplate) != 0) {
 			info("Creating an instance %s from template:default (Not from template:%s)", bq(name), name);
@@ -13214,10 +13225,14 @@ findorcreate(int argc, char *argv[], bool start, bool *made)
 		name = t.name;
 		if ((e = badname(name)))
 			die("%s", e);
+		if (!start)
+			needabsent(name);
 	}
 	checkpathlen(name);
 	if (lstat(instdir(name), &st) == 0)
 		die("instance %s already exists (%s)", bq(name), bq(instdir(name)));
+	if (!opt[FTTY].b || (argc && strcmp(argv[0], "-") == 0))
+		info("Terminal is not available, proceeding without opening an editor");
 	*made = createinstance(name, applyflags(t.text, false, name));
 	if (!*made && (!start || argc))
 		die("instance %s already exists (%s)", bq(name), bq(instdir(name)));
@@ -13252,7 +13267,7 @@ cmdcreate(int argc, char *argv[])
 	if (listonly())
 		return 0;
 	name = findorcreate(argc, argv, false, &made);
-	info("Run `limactl start%s%s` to start the instance.", strcmp(name, deftemplate) ? " " : "", strcmp(name, deftemplate) ? name : "");
+	info("Run `limactl start %s` to start the instance.", name);
 	return 0;
 }
 
@@ -13713,6 +13728,48 @@ tablerow(const char *cell[9], const struct inst *in)
 	cell[8] = dir;
 }
 
+/* Leave out columns that say the same in all rows, or the directory, where the
+ * terminal is too narrow for them.  The number of those left. */
+static size_t
+hidecolumns(const char *(*cell)[9], size_t rows)
+{
+	/* one of several units of 8 characters; what else must fit beside those before it */
+	static const struct { size_t col, units, after; } hide[] = { { 3, 1, 5 + 7 }, { 4, 1, 5 + 6 }, { 8, 2, 5 + 3 + 2 } };
+	struct winsize w;
+	size_t cols = 9, shown = 0, i, r, at;
+
+	if (opt[FALLFIELDS].b || ioctl(1, TIOCGWINSZ, &w) < 0 || !w.ws_col)
+		return cols;
+	for (i = 0; i < LEN(hide); i++) {
+		at = hide[i].col - (9 - cols);
+		for (r = 2; r < rows && (at == 8 || strcmp(cell[r][at], cell[1][at]) == 0); r++)
+			;
+		if ((shown + hide[i].after) * 8 <= w.ws_col || (i < 2 && r < rows) ||
+		    (i == 1 && rows > 1 && strcmp(cell[1][at], host.arch) != 0)) {
+			shown += hide[i].units;
+			continue;
+		}
+		for (r = 0; r < rows; r++)
+			memmove(&cell[r][at], &cell[r][at + 1], (cols - at - 1) * sizeof cell[r][0]);
+		cols--;
+	}
+	return cols;
+}
+
+/* The fields of an instance that templates can name, by their bytes. */
+static void
+listfields(void)
+{
+	const char *name[IHOSTOS];
+	size_t i;
+
+	for (i = 0; i < LEN(name); i++)
+		name[i] = instfields[i].go;
+	qsort(name, LEN(name), sizeof *name, strpcmp);
+	for (i = 0; i < LEN(name); i++)
+		puts(name[i]);
+}
+
 static int
 cmdlist(int argc, char *argv[])
 {
@@ -13726,6 +13783,12 @@ cmdlist(int argc, char *argv[])
 
 	if (opt[FJSON].b && opt[FFORMAT].set)
 		die("option --json conflicts with option --format");
+	if (opt[FLISTFIELDS].b && opt[FFORMAT].set)
+		die("option --list-fields conflicts with option --format");
+	if (opt[FLISTFIELDS].b) {
+		listfields();
+		return 0;
+	}
 	if (opt[FQUIET].b && !table)
 		die("option --quiet can only be used with '--format table'");
 	if (strcmp(fmt, "yaml") == 0)
@@ -13773,7 +13836,7 @@ cmdlist(int argc, char *argv[])
 			listtemplate(&in, fmt);
 	}
 	if (table && !opt[FQUIET].b)
-		printtable(cell, rows, LEN(head));
+		printtable(cell, rows, hidecolumns(cell, rows));
 	if (fflush(stdout) < 0 || ferror(stdout))       /* an earlier write may have failed */
 		die("write standard output:");
 	if (unmatched)

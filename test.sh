@@ -891,7 +891,7 @@ b' template:default
 	outis lima-host-na-me-x
 	ok 'the host name of an instance'
 	mk host.na_me-x
-	fatal "instance \`host.na_me-x\` already exists (\`$LIMA_HOME/host.na_me-x\`)"
+	fatal 'instance `host.na_me-x` already exists'
 	ok 'create of what exists, from stdin'
 	lc create host.na_me-x
 	fatal 'instance `host.na_me-x` already exists'
