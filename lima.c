@@ -6622,6 +6622,32 @@ printable(const char *s)
 	return r;
 }
 
+/* Is it a public key, "ALGORITHM BASE64 ..." in one line?  What is encoded begins
+ * with the length (32 bits) and the name of the algorithm, RFC 4253 6.6. */
+static bool
+ispubkey(const char *key)
+{
+	static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	size_t n = strcspn(key, " "), i = 0;
+	const char *s = key + n, *p;
+	unsigned acc = 0, bits = 0;
+
+	if (!n || !*s || strchr(key, '\n'))
+		return false;
+	while (i < n + 4) {
+		if (!*++s || !(p = strchr(set, *s)))
+			return false;
+		acc = acc << 6 | (unsigned)(p - set);
+		if ((bits += 6) < 8)
+			continue;
+		bits -= 8;
+		if ((acc >> bits & 0xff) != (i < 3 ? 0 : i == 3 ? n : (unsigned char)key[i - 4]))
+			return false;
+		i++;
+	}
+	return true;
+}
+
 /* The authorized_keys of the guest's user. */
 static const char *
 pubkeys(const struct conf *c)
@@ -6635,9 +6661,12 @@ pubkeys(const struct conf *c)
 	bufprintf(&b, "%s\n", own ? own : "");
 	if (c->loadpubkeys && (dp = opendir(dir))) {
 		while ((d = readdir(dp)))
-			if (endswith(d->d_name, ".pub") && (key = readline1(keep("%s/%s", dir, d->d_name))) &&
-			    strchr(key, ' ') && !strchr(key, '\n'))
-				bufprintf(&b, "%s\n", key);
+			if (endswith(d->d_name, ".pub") && (key = readline1(keep("%s/%s", dir, d->d_name)))) {
+				if (ispubkey(key))
+					bufprintf(&b, "%s\n", key);
+				else
+					warn("%s/%s is left out: no public key in one line", dir, d->d_name);
+			}
 		closedir(dp);
 	}
 	r = keep("%s", b.s);

@@ -164,7 +164,7 @@ portForwards:
 	limit=120
 	run "$serve" row 200 127.0.0.1 $p
 	outis 200
-	await 5 eval '[ "$(fwfds)" = "$before" ]' || bad "descriptors of the master: $before, then $(fwfds)"
+	await 5 eval '[ "$(fwfds)" -le "$before" ]' || bad "descriptors of the master: $before, then $(fwfds)"
 	ok 'many connections, at once and in a row, leave nothing'
 
 	master=$(fwmaster)

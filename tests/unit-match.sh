@@ -99,6 +99,8 @@ TABLE
 	plan "$goodboot"
 	mkdir -p "$HOME/.ssh"
 	ssh-keygen -q -t ed25519 -N '' -C mine -f "$HOME/.ssh/mine"
+	echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE4AAAA not the algorithm' >"$HOME/.ssh/other.pub"
+	printf 'ssh-ed25519\nAAAA\n' >"$HOME/.ssh/two.pub"
 	mk keys '{images: [location: /etc/profile], disk: 1M, ssh: {loadDotSSHPubKeys: true, forwardAgent: true, forwardX11: true, forwardX11Trusted: true}}'
 	dir=$LIMA_HOME/keys
 	lc start keys
@@ -107,6 +109,9 @@ TABLE
 		holds grep -qxF "  $l" "$dir/ssh.config"
 	done
 	grep -aqF "$(cut -d ' ' -f 2 "$HOME/.ssh/mine.pub")" "$dir/cidata.iso" || bad 'the key is not in cidata.iso'
+	errhas "$HOME/.ssh/other.pub is left out"
+	errhas "$HOME/.ssh/two.pub is left out"
+	if grep -aqE 'AlZDI1NTE4AAAA|not the algorithm' "$dir/cidata.iso"; then bad 'a bad key is in cidata.iso'; fi
 	ok 'loadDotSSHPubKeys, forwardAgent, forwardX11'
 	lc list --json keys
 	outlacks '"errors"'
