@@ -121,7 +121,7 @@ check: limactl-asan
 # Each parser for a bounded time, by clang's libFuzzer; SECONDS=600 make fuzz
 # for longer.  What it finds stays as fuzz-*, to become a seed in tests/seeds.
 SECONDS = 15
-FUZZ = qcow2 size gotmpl safe quote locator header sftp agent
+FUZZ = qcow2 size gotmpl safe quote locator header sftp agent expr
 FUZZFLAGS = -handle_xfsz=0 -max_total_time=$(SECONDS) -max_len=4000 -timeout=5 -rss_limit_mb=1500 -verbosity=0 -print_final_stats=1
 fuzz: fuzz-yaml fuzz-lima
 	@d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && for t in yaml $(FUZZ); do \

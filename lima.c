@@ -85,6 +85,7 @@
 #include <poll.h>
 #include <pwd.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -4206,7 +4207,1330 @@ conftree(struct ydoc *d, struct ynode *map, const struct key *rows, const void *
 
 /* ---- 11. Expressions ---------------------------------------------------- */
 
-/* The subset of yq that --set, --yq, --filter and `template yq` take. */
+/* The subset of yq that --set, --yq, --filter and `template yq` take.
+ *
+ * An expression maps a value to any number of values.  It is parsed into a tree
+ * whose nodes are rows of the two tables below, operators and functions, and
+ * evaluated by walking it over the nodes of yaml.c, which are changed in place:
+ * so what an assignment does not touch keeps its source text and its comments.
+ * A value is a place: where no node stands yet, it knows the place above and its
+ * key, and an assignment makes what lacks.  `up` of a value that has its node is
+ * NULL.  All of it lives in the document's arena. */
+
+#define XDEPTH  200             /* levels of parentheses */
+#define XNODES  5000            /* operators and operands */
+#define XSTEPS  2000000         /* evaluations, and nodes copied: bounds what a short text can ask for */
+
+struct xval  { struct ynode *n, *key; struct xval *up; };
+struct xlist { struct xval **v; size_t n, cap; };
+struct xnode { const struct xop *op; struct xnode *l, *r; struct ynode *lit; };
+struct x {
+	struct ydoc *d;
+	const char *s, *p;      /* the expression, where it is read */
+	const char *text;       /* what test() looks at */
+	bool noenv, nofile;     /* env() and load() are refused */
+	bool create;            /* we are left of an assignment: [] makes a list */
+	bool foreign;           /* failed at what yq itself may know */
+	int depth, made;
+	long steps;
+	char err[256];
+	jmp_buf out;
+};
+struct xop {
+	const char *word;
+	int prec;               /* operators; of functions: least and most arguments, as 10 * least + most */
+	void (*run)(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out);
+	struct ynode *(*pair)(struct x *x, struct ynode *l, struct ynode *r);   /* of two values one */
+};
+
+static const char *const xtags[] = { "!!null", "!!bool", "!!int", "!!float", "!!str", "!!seq", "!!map" };
+
+static void xeval(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out);
+static struct xnode *xexpr(struct x *x, int prec);
+
+static _Noreturn PRINTF(2, 3) void
+xfail(struct x *x, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(x->err, sizeof x->err, fmt, ap);
+	va_end(ap);
+	longjmp(x->out, 1);
+}
+
+static void
+xcount(struct x *x, const struct ynode *n)
+{
+	if (++x->steps > XSTEPS)
+		xfail(x, "the expression makes too much out of its input");
+	for (n = n ? n->first : NULL; n; n = n->next)
+		xcount(x, n);
+}
+
+static void
+xpush(struct x *x, struct xlist *l, struct xval *v)
+{
+	struct xval **grown;
+
+	if (l->n == l->cap) {
+		l->cap = l->cap ? l->cap * 2 : 4;
+		grown = yalloc(&x->d->a, l->cap * sizeof *grown);
+		if (l->n)
+			memcpy(grown, l->v, l->n * sizeof *grown);
+		l->v = grown;
+	}
+	l->v[l->n++] = v;
+}
+
+static struct xval *
+xnew(struct x *x, struct ynode *n, struct xval *up, struct ynode *key)
+{
+	struct xval *v = yalloc(&x->d->a, sizeof *v);
+
+	*v = (struct xval){ n ? n : ynewnull(x->d), key, n ? NULL : up };
+	return v;
+}
+
+static void
+xout(struct x *x, struct xlist *out, struct ynode *n)
+{
+	xpush(x, out, xnew(x, n, NULL, NULL));
+}
+
+static struct xlist
+xvalues(struct x *x, const struct xnode *e, struct xval *in, bool create)
+{
+	struct xlist l = { 0 };
+	bool was = x->create;
+
+	x->create = create;
+	xeval(x, e, in, &l);
+	x->create = was;
+	return l;
+}
+
+static bool
+xtrue(const struct ynode *n)
+{
+	return n->kind != Y_NULL && (n->kind != Y_BOOL || n->i);
+}
+
+static const char *
+xstr(struct x *x, const struct ynode *n)
+{
+	const char *s = ystr(&x->d->a, n);
+
+	return s ? s : "null";
+}
+
+static bool
+xnumeric(const struct ynode *n)
+{
+	return n->kind == Y_INT || n->kind == Y_FLOAT;
+}
+
+static struct ynode *
+xnumber(struct x *x, double f)
+{
+	return f > -1e15 && f < 1e15 && f == (double)(long long)f ? ynewint(x->d, (long long)f) : ynewfloat(x->d, f);
+}
+
+/* The item of a list, from its end when i is negative, or NULL. */
+static struct ynode *
+xitem(const struct ynode *seq, long long i)
+{
+	struct ynode *n = seq->first;
+
+	if (i < 0)
+		i += (long long)seq->n;
+	if (i < 0)
+		return NULL;
+	while (n && i--)
+		n = n->next;
+	return n;
+}
+
+/* The value of a key below v: a string, or a number for a list. */
+static struct xval *
+xget(struct x *x, struct xval *v, struct ynode *key)
+{
+	struct ynode *n = v->n;
+
+	switch (n->kind) {
+	case Y_NULL:
+		return xnew(x, NULL, v, key);
+	case Y_MAP:
+		return xnew(x, ygetn(n, xstr(x, key), strlen(xstr(x, key))), v, key);
+	case Y_SEQ:
+		if (key->kind != Y_INT)
+			xfail(x, "cannot index array with '%s'", xstr(x, key));
+		return xnew(x, xitem(n, key->i), v, key);
+	default:
+		if (x->create)
+			xfail(x, "cannot set '%s' of a scalar", xstr(x, key));
+		return xnew(x, NULL, v, key);
+	}
+}
+
+/* The node of a value, made with all above it when it is not there yet. */
+static struct ynode *
+xreal(struct x *x, struct xval *v)
+{
+	struct ynode *up;
+	long long i;
+
+	if (!v->up)
+		return v->n;
+	up = xreal(x, v->up);
+	i = v->key->i;
+	yconvert(up, v->key->kind == Y_INT ? Y_SEQ : Y_MAP);
+	if (up->kind == Y_MAP) {
+		v->n = ygetn(up, ykeytext(v->key), ykeylen(v->key));
+		if (!v->n)
+			v->n = yputn(x->d, up, ykeytext(v->key), ykeylen(v->key), ynewnull(x->d));
+	} else {
+		if (up->kind != Y_SEQ || i < 0 || i > YMAXNODES)
+			xfail(x, "cannot set '%s' of a %s", xstr(x, v->key), xtags[up->kind]);
+		while ((long long)up->n <= i)
+			yappend(x->d, up, ynewnull(x->d));
+		v->n = xitem(up, i);
+	}
+	v->up = NULL;
+	return v->n;
+}
+
+/* Make old what v says, changing no more than differs: what stays, stays with
+ * its comments.  The node that now stands there. */
+static struct ynode *
+xput(struct x *x, struct ynode *old, struct ynode *v)
+{
+	struct ynode *k, *next, *have, *item;
+	size_t same = 0, i;
+
+	if (old == v || old->kind != v->kind || old->kind < Y_SEQ || !old->n || !v->n)
+		return yreplace(x->d, old, v);
+	if (old->kind == Y_MAP) {
+		for (k = old->first; k; k = k->next)
+			same += ygetn(v, ykeytext(k->key), ykeylen(k->key)) != NULL;
+		if (!same)
+			return yreplace(x->d, old, v);
+		for (k = old->first; k; k = next) {
+			next = k->next;
+			if (!ygetn(v, ykeytext(k->key), ykeylen(k->key)))
+				ydel(x->d, k);
+		}
+		for (k = v->first; k; k = k->next) {
+			if ((have = ygetn(old, ykeytext(k->key), ykeylen(k->key))))
+				xput(x, have, k);
+			else
+				yputn(x->d, old, ykeytext(k->key), ykeylen(k->key), k);
+		}
+		return old;
+	}
+	/* a list that got items in front */
+	if (v->n > old->n) {
+		for (k = xitem(v, -(long long)old->n), item = old->first; item && yequal(k, item); item = item->next)
+			k = k->next;
+		if (!item) {
+			for (i = v->n - old->n; i--; )
+				yprepend(x->d, old, xitem(v, (long long)i));
+			return old;
+		}
+	}
+	/* or lost some and got others behind */
+	for (item = old->first, k = v->first; item; item = item->next)
+		if (k && yequal(item, k))
+			same++, k = k->next;
+	if (!same)
+		return yreplace(x->d, old, v);
+	for (item = old->first, k = v->first; item; item = next) {
+		next = item->next;
+		if (k && yequal(item, k))
+			k = k->next;
+		else
+			ydel(x->d, item);
+	}
+	for (; k; k = k->next)
+		yappend(x->d, old, k);
+	return old;
+}
+
+static void
+xset(struct x *x, struct xval *to, struct ynode *v, struct xval *in)
+{
+	struct ynode *old;
+
+	xcount(x, v);
+	if (v->parent || v == x->d->root)
+		v = ycopy(x->d, v);     /* it may be part of what is changed */
+	old = xreal(x, to);
+	to->n = xput(x, old, v);
+	if (in->n == old)
+		in->n = to->n;
+}
+
+/* ---- operators ---- */
+
+/* Does the text match the pattern, * any run and ? any character of it? */
+static bool
+xglob(const char *p, const char *s)
+{
+	const char *star = NULL, *back = NULL;
+
+	for (;;) {
+		if (*p == '*') {
+			star = ++p;
+			back = s;
+		} else if (*s && (*p == '?' || *p == *s)) {
+			p++, s++;
+		} else if (!*s && !*p) {
+			return true;
+		} else if (star && *back) {
+			p = star;
+			s = ++back;
+		} else
+			return false;
+	}
+}
+
+static bool
+xsame(struct x *x, const struct ynode *l, const struct ynode *r)
+{
+	if (l->kind == Y_NULL || r->kind == Y_NULL)
+		return l->kind == r->kind;
+	return l->kind < Y_SEQ && r->kind < Y_SEQ && xglob(xstr(x, r), xstr(x, l));
+}
+
+static struct ynode *xeq(struct x *x, struct ynode *l, struct ynode *r) { return ynewbool(x->d, xsame(x, l, r)); }
+static struct ynode *xne(struct x *x, struct ynode *l, struct ynode *r) { return ynewbool(x->d, !xsame(x, l, r)); }
+
+/* <0, 0, >0; 2 when one is null, which is neither less nor greater */
+static int
+xcmp(struct x *x, const struct ynode *l, const struct ynode *r)
+{
+	if (l->kind == Y_NULL || r->kind == Y_NULL)
+		return l->kind == r->kind ? 0 : 2;
+	if (xnumeric(l) && xnumeric(r))
+		return l->f < r->f ? -1 : l->f > r->f;
+	if (l->kind != Y_STR || r->kind != Y_STR)
+		xfail(x, "%s not yet supported for comparison with %s", xtags[l->kind], xtags[r->kind]);
+	return strcmp(xstr(x, l), xstr(x, r)) < 0 ? -1 : strcmp(xstr(x, l), xstr(x, r)) > 0;
+}
+
+static struct ynode *xlt(struct x *x, struct ynode *l, struct ynode *r) { return ynewbool(x->d, xcmp(x, l, r) < 0); }
+static struct ynode *xgt(struct x *x, struct ynode *l, struct ynode *r) { return ynewbool(x->d, xcmp(x, l, r) == 1); }
+static struct ynode *xle(struct x *x, struct ynode *l, struct ynode *r) { return ynewbool(x->d, xcmp(x, l, r) <= 0); }
+static struct ynode *
+xge(struct x *x, struct ynode *l, struct ynode *r)
+{
+	int c = xcmp(x, l, r);
+
+	return ynewbool(x->d, c == 0 || c == 1);
+}
+
+/* Both have to be numbers for what has no other meaning. */
+static void
+xneednumbers(struct x *x, const struct ynode *l, const struct ynode *r, const char *what)
+{
+	if (!xnumeric(l) || !xnumeric(r))
+		xfail(x, "%s (%s) cannot be %s a %s", xtags[l->kind], l->kind < Y_SEQ ? xstr(x, l) : "", what, xtags[r->kind]);
+}
+
+static struct ynode *
+xadd(struct x *x, struct ynode *l, struct ynode *r)
+{
+	struct ynode *v, *k;
+
+	if (l->kind == Y_NULL || r->kind == Y_NULL)
+		return l->kind == Y_NULL ? r : l;
+	if (l->kind == Y_SEQ || (l->kind == Y_MAP && r->kind == Y_MAP)) {
+		xcount(x, l);
+		xcount(x, r);
+		v = ycopy(x->d, l);
+		for (k = r->kind == l->kind ? r->first : NULL; k; k = k->next)
+			if (v->kind == Y_SEQ)
+				yappend(x->d, v, k);
+			else
+				yputn(x->d, v, ykeytext(k->key), ykeylen(k->key), k);
+		if (r->kind != l->kind)
+			yappend(x->d, v, r);
+		return v;
+	}
+	if (l->kind == Y_STR && r->kind < Y_SEQ) {
+		x->steps += (long)(strlen(xstr(x, l)) + strlen(xstr(x, r))) / 64;
+		xcount(x, NULL);
+		return ynewstr(x->d, yprintf(&x->d->a, "%s%s", xstr(x, l), xstr(x, r)));
+	}
+	xneednumbers(x, l, r, "added to");
+	return xnumber(x, l->f + r->f);
+}
+
+static struct ynode *
+xsub(struct x *x, struct ynode *l, struct ynode *r)
+{
+	xneednumbers(x, l, r, "subtracted from");
+	return xnumber(x, l->f - r->f);
+}
+
+/* Deep merge of r into a copy of l. */
+static void
+xmerge(struct x *x, struct ynode *into, struct ynode *r)
+{
+	struct ynode *k, *have;
+
+	for (k = r->first; k; k = k->next)
+		if ((have = ygetn(into, ykeytext(k->key), ykeylen(k->key))) && have->kind == Y_MAP && k->kind == Y_MAP)
+			xmerge(x, have, k);
+		else
+			yputn(x->d, into, ykeytext(k->key), ykeylen(k->key), k);
+}
+
+static struct ynode *
+xmul(struct x *x, struct ynode *l, struct ynode *r)
+{
+	struct ynode *v;
+
+	if (r->kind == Y_MAP && (l->kind == Y_MAP || l->kind == Y_NULL)) {
+		xcount(x, l);
+		xcount(x, r);
+		v = l->kind == Y_MAP ? ycopy(x->d, l) : ynewmap(x->d);
+		xmerge(x, v, r);
+		return v;
+	}
+	if (l->kind == Y_SEQ && r->kind == Y_SEQ)
+		return r;
+	xneednumbers(x, l, r, "multiplied with");
+	return xnumber(x, l->f * r->f);
+}
+
+static struct ynode *
+xdiv(struct x *x, struct ynode *l, struct ynode *r)
+{
+	xneednumbers(x, l, r, "divided by");
+	return xnumber(x, l->f / r->f);
+}
+
+static struct ynode *
+xmod(struct x *x, struct ynode *l, struct ynode *r)
+{
+	xneednumbers(x, l, r, "taken modulo");
+	if (l->kind != Y_INT || r->kind != Y_INT || !r->i || r->i == -1)
+		xfail(x, "cannot take %s modulo %s", xstr(x, l), xstr(x, r));
+	return ynewint(x->d, l->i % r->i);
+}
+
+/* Each value of the left with each of the right. */
+static void
+xpairs(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct xlist l = xvalues(x, e->l, in, false), r = xvalues(x, e->r, in, false);
+	size_t i, k;
+
+	for (i = 0; i < l.n; i++)
+		for (k = 0; k < r.n; k++, xcount(x, NULL))
+			xout(x, out, e->op->pair(x, l.v[i]->n, r.v[k]->n));
+}
+
+/* l // r: the values of l that are true, else those of r */
+static void
+xelse(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct xlist l = xvalues(x, e->l, in, false);
+	size_t i, n = out->n;
+
+	for (i = 0; i < l.n; i++)
+		if (xtrue(l.v[i]->n))
+			xpush(x, out, l.v[i]);
+	if (out->n == n)
+		xeval(x, e->r, in, out);
+}
+
+static bool
+xany(struct x *x, const struct xnode *e, struct xval *in)
+{
+	struct xlist l = xvalues(x, e, in, false);
+	size_t i;
+
+	for (i = 0; i < l.n; i++)
+		if (xtrue(l.v[i]->n))
+			return true;
+	return false;
+}
+
+static void
+xandor(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	bool l = xany(x, e->l, in), isor = e->op->word[0] == 'o';
+
+	xout(x, out, ynewbool(x->d, l == isor ? l : xany(x, e->r, in)));
+}
+
+static void
+xpipe(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct xlist l = { 0 };
+	size_t i;
+
+	xeval(x, e->l, in, &l);
+	for (i = 0; i < l.n; i++)
+		xeval(x, e->r, l.v[i], out);
+}
+
+static void
+xunion(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	xeval(x, e->l, in, out);
+	xeval(x, e->r, in, out);
+}
+
+/* = |= += -= *=: the right side against the input, or for |= against each left
+ * value; the result is the input. */
+static void
+xassign(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	bool each = e->op->word[0] == '|';
+	struct xlist r = { 0 }, l;
+	size_t i;
+
+	if (!each)
+		r = xvalues(x, e->r, in, false);
+	l = xvalues(x, e->l, in, true);
+	for (i = 0; i < l.n; i++) {
+		if (each)
+			r = xvalues(x, e->r, l.v[i], false);
+		if (r.n)
+			xset(x, l.v[i], e->op->pair ? e->op->pair(x, l.v[i]->n, r.v[0]->n) : r.v[0]->n, in);
+	}
+	xpush(x, out, in);
+}
+
+/* e style = "double" */
+static void
+xstyle(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	static const struct { const char *name; enum ystyle scalar, coll; } t[] = {
+		{ "double", Y_DOUBLE, Y_BLOCK }, { "single", Y_SINGLE, Y_BLOCK }, { "literal", Y_LITERAL, Y_BLOCK },
+		{ "folded", Y_FOLDED, Y_BLOCK }, { "flow", Y_PLAIN, Y_FLOW }, { "", Y_PLAIN, Y_BLOCK },
+	};
+	struct xlist r = xvalues(x, e->r, in, false), l = xvalues(x, e->l, in, true);
+	struct ynode *n;
+	size_t i, k;
+
+	for (k = 0; r.n && k < LEN(t) && strcmp(t[k].name, xstr(x, r.v[0]->n)) != 0; k++)
+		;
+	if (k == LEN(t))
+		xfail(x, "unknown style %s", xstr(x, r.v[0]->n));
+	for (i = 0; r.n && i < l.n; i++) {
+		n = l.v[i]->n;
+		if (l.v[i]->up || (n->kind != Y_STR && n->kind < Y_SEQ) || n->style == (n->kind < Y_SEQ ? t[k].scalar : t[k].coll))
+			continue;
+		n->style = n->kind < Y_SEQ ? t[k].scalar : t[k].coll;
+		n->fresh = true;
+		n->dirty = false;       /* ytouch stops at what is dirty */
+		ytouch(n);
+	}
+	xpush(x, out, in);
+}
+
+/* Longer words before their beginnings. */
+static const struct xop xops[] = {
+	{ "|=", 40, xassign, NULL }, { "+=", 40, xassign, xadd }, { "-=", 40, xassign, xsub }, { "*=", 42, xassign, xmul },
+	{ "==", 40, xpairs, xeq }, { "!=", 40, xpairs, xne }, { "<=", 40, xpairs, xle }, { ">=", 40, xpairs, xge },
+	{ "<", 40, xpairs, xlt }, { ">", 40, xpairs, xgt }, { "=", 40, xassign, NULL }, { "style", 40, xstyle, NULL },
+	{ "//", 42, xelse, NULL }, { "*", 42, xpairs, xmul }, { "/", 42, xpairs, xdiv }, { "%", 42, xpairs, xmod },
+	{ "+", 42, xpairs, xadd }, { "-", 42, xpairs, xsub },
+	{ "|", 30, xpipe, NULL }, { "and", 20, xandor, NULL }, { "or", 20, xandor, NULL }, { ",", 10, xunion, NULL },
+};
+
+/* ---- paths and functions ---- */
+
+static void
+xself(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	(void)e;
+	xpush(x, out, in);
+}
+
+/* The values of a collection; none of anything else. */
+static void
+xchildren(struct x *x, struct xval *v, struct xlist *out)
+{
+	struct ynode *n;
+
+	if (x->create && v->n->kind == Y_NULL)
+		yconvert(xreal(x, v), Y_SEQ);
+	for (n = v->n->first; n; n = n->next)
+		xout(x, out, n);
+}
+
+/* l[r], l.key, and l[] without r */
+static void
+xindex(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct xlist l = { 0 }, r;
+	size_t i, k;
+
+	xeval(x, e->l, in, &l);
+	r = e->r ? xvalues(x, e->r, in, false) : (struct xlist){ 0 };
+	for (i = 0; i < l.n; i++) {
+		if (!e->r)
+			xchildren(x, l.v[i], out);
+		for (k = 0; k < r.n; k++)
+			xpush(x, out, xget(x, l.v[i], r.v[k]->n));
+	}
+}
+
+static void
+xdescend(struct x *x, struct ynode *n, struct xlist *out)
+{
+	xcount(x, NULL);
+	xout(x, out, n);
+	for (n = n->first; n; n = n->next)
+		xdescend(x, n, out);
+}
+
+static void
+xrecursive(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	(void)e;
+	xdescend(x, in->n, out);
+}
+
+static void
+xliteral(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	(void)in;
+	xout(x, out, ycopy(x->d, e->lit));
+}
+
+static void
+xcollect(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct ynode *seq = ynewseq(x->d);
+	struct xlist l = { 0 };
+	size_t i;
+
+	if (e->l)
+		l = xvalues(x, e->l, in, false);
+	for (i = 0; i < l.n; i++) {
+		xcount(x, l.v[i]->n);
+		yappend(x->d, seq, l.v[i]->n);
+	}
+	xout(x, out, seq);
+}
+
+/* {l: value of l's r, ...}: a list of entries by r, each with key l and value r */
+static void
+xobject(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct ynode *map = ynewmap(x->d);
+	struct xlist k, v;
+
+	for (e = e->r; e; e = e->r) {
+		k = xvalues(x, e->l->l, in, false);
+		v = xvalues(x, e->l->r, in, false);
+		if (k.n && v.n) {
+			xcount(x, v.v[0]->n);
+			(void)yput(x->d, map, xstr(x, k.v[0]->n), v.v[0]->n);
+		}
+	}
+	xout(x, out, map);
+}
+
+static const struct xop xselfop = { ".", 0, xself, NULL }, xdeepop = { "..", 0, xrecursive, NULL }, xindexop = { "[]", 0, xindex, NULL },
+    xlitop = { "", 0, xliteral, NULL }, xcollectop = { "[", 0, xcollect, NULL }, xobjectop = { "{", 0, xobject, NULL },
+    xpipeop = { "|", 30, xpipe, NULL };
+
+static void
+xselect(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	if (xany(x, e->l, in))
+		xpush(x, out, in);
+}
+
+static void
+xdel(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct xlist l = xvalues(x, e->l, in, false);
+	size_t i;
+
+	for (i = 0; i < l.n; i++)
+		ydel(x->d, l.v[i]->n);
+	xpush(x, out, in);
+}
+
+/* A regular expression as far as test() needs one: ( ) | * + ? . [ ] ^ $ and
+ * \d \w \s.  It is matched by going back where a way fails, and each step
+ * counts, so that no pattern takes long. */
+
+/* What is to match behind this: a rest of the pattern.  again: its + has been
+ * met once; from: where the text stood, for a loop has to get on. */
+struct xthen { const char *p, *end, *from; bool again; const struct xthen *then; };
+
+static bool xalternatives(struct x *x, const char *p, const char *end, const char *s, const struct xthen *then);
+
+/* Where the atom at p ends. */
+static const char *
+xatom(struct x *x, const char *p, const char *end)
+{
+	const char *at = p++;
+	int open = 1;
+
+	if (*at == '\\')
+		p++;
+	else if (*at == '[')
+		for (p += *p == '^', p += *p == ']'; p <= end && p[-1] != ']'; p++)
+			;
+	else if (*at == '(')
+		for (; p < end && open; p += *p == '\\' ? 2 : 1)
+			open += *p == '(' ? 1 : *p == ')' ? -1 : 0;
+	if (strchr("*+?{)", *at) || p > end || (*at == '(' && open))
+		xfail(x, "error parsing regexp: `%s`", at);
+	return p;
+}
+
+/* Is c what the atom of one character says? */
+static bool
+xone(const char *p, const char *end, unsigned char c)
+{
+	bool not = p[1] == '^', hit = false;
+
+	if (*p == '\\')
+		return p[1] == 'd' ? isdigit(c) : p[1] == 'w' ? isalnum(c) || c == '_' : p[1] == 's' ? isspace(c) : p[1] == (char)c;
+	if (*p != '[')
+		return *p == '.' || *p == (char)c;
+	for (p += 1 + not; p < end - 1; p++)
+		if (p[1] == '-' && p + 2 < end - 1) {
+			hit |= c >= (unsigned char)p[0] && c <= (unsigned char)p[2];
+			p += 2;
+		} else
+			hit |= c == (unsigned char)*p;
+	return hit != not;
+}
+
+static bool
+xsequence(struct x *x, const char *p, const char *end, const char *s, bool again, const struct xthen *then)
+{
+	const char *e, *rest;
+	struct xthen loop;
+	char q;
+
+	xcount(x, NULL);
+	if (p == end)
+		return !then || (then->from != s && xsequence(x, then->p, then->end, s, then->again, then->then));
+	if (*p == '^' || *p == '$')
+		return (*p == '^' ? s == x->text : !*s) && xsequence(x, p + 1, end, s, false, then);
+	e = xatom(x, p, end);
+	q = e < end && strchr("*+?", *e) ? *e : 0;
+	rest = e + (q != 0);
+	if ((q == '*' || q == '?' || (q == '+' && again)) && xsequence(x, rest, end, s, false, then))
+		return true;
+	loop = q == '*' || q == '+' ? (struct xthen){ p, end, s, true, then } : (struct xthen){ rest, end, NULL, false, then };
+	if (*p == '(')
+		return xalternatives(x, p + 1, e - 1, s, &loop);
+	return *s && xone(p, e, (unsigned char)*s) && xsequence(x, loop.p, end, s + 1, loop.again, then);
+}
+
+static bool
+xalternatives(struct x *x, const char *p, const char *end, const char *s, const struct xthen *then)
+{
+	const char *bar;
+
+	for (bar = p; bar < end && *bar != '|'; bar = strchr("^$*+?{", *bar) ? bar + 1 : xatom(x, bar, end))
+		;
+	return xsequence(x, p, bar, s, false, then) || (bar < end && xalternatives(x, bar + 1, end, s, then));
+}
+
+static void
+xtest(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct xlist l = xvalues(x, e->l, in, false);
+	const char *re = l.n ? xstr(x, l.v[0]->n) : "", *s;
+	bool hit = false;
+
+	if (in->n->kind != Y_STR)
+		xfail(x, "cannot match with %s, can only match strings. Hint: Most often you'll want to use '|=' over '=' for this operation", xtags[in->n->kind]);
+	if (in->n->len > 10000)
+		xfail(x, "test() takes strings up to 10000 bytes");
+	for (s = x->text = in->n->s; !hit && (s == x->text || s[-1]); s++)
+		hit = xalternatives(x, re, re + strlen(re), s, NULL);
+	xout(x, out, ynewbool(x->d, hit));
+}
+
+/* unique, unique_by(e): the first of the items with the same text of e */
+static void
+xunique(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct ynode *seq = ynewseq(x->d), *n;
+	struct xlist l;
+	const char **seen = yalloc(&x->d->a, (in->n->n + 1) * sizeof *seen);
+	size_t i, k = 0;
+
+	if (in->n->kind != Y_SEQ)
+		xfail(x, "only arrays are supported for unique");
+	for (n = in->n->first; n; n = n->next) {
+		struct buf b = { 0 };
+		l = (struct xlist){ 0 };
+		if (e->l)
+			l = xvalues(x, e->l, xnew(x, n, NULL, NULL), false);
+		yjson(&b, e->l ? l.n ? l.v[0]->n : ynewnull(x->d) : n, 0);
+		seen[k] = ystrndup(&x->d->a, b.s, b.len);
+		buffree(&b);
+		for (i = 0; strcmp(seen[i], seen[k]) != 0; i++)
+			xcount(x, NULL);
+		if (i == k) {
+			k++;
+			yappend(x->d, seq, n);
+		}
+	}
+	xout(x, out, seq);
+}
+
+/* The keys that lead to a value, behind what is in seq. */
+static void
+xpathof(struct x *x, struct ynode *seq, const struct ynode *n, const struct xval *v)
+{
+	const struct ynode *k;
+	long long i = 0;
+
+	if (v && v->up) {
+		xpathof(x, seq, v->up->n, v->up);
+		yappend(x->d, seq, v->key);
+	} else if (n->parent) {
+		xpathof(x, seq, n->parent, NULL);
+		for (k = n->parent->first; k != n; k = k->next)
+			i++;
+		yappend(x->d, seq, n->key ? ynewstr(x->d, ykeytext(n->key)) : ynewint(x->d, i));
+	}
+}
+
+static void
+xpath(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct ynode *seq = ynewseq(x->d);
+
+	(void)e;
+	xpathof(x, seq, in->n, in);
+	xout(x, out, seq);
+}
+
+static void
+xsetpath(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct xlist p = xvalues(x, e->l, in, false), r = xvalues(x, e->r, in, false);
+	struct xval *v = in;
+	struct ynode *k;
+
+	if (!p.n || p.v[0]->n->kind != Y_SEQ)
+		xfail(x, "SETPATH: path must be an array");
+	for (k = p.v[0]->n->first; k; k = k->next)
+		v = xget(x, v, k);
+	if (r.n)
+		xset(x, v, r.v[0]->n, in);
+	xpush(x, out, in);
+}
+
+static void
+xlength(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	const char *s;
+	long long n = 0;
+
+	(void)e;
+	for (s = in->n->kind == Y_NULL || in->n->kind >= Y_SEQ ? "" : xstr(x, in->n); *s; s++)
+		n += (*s & 0xc0) != 0x80;       /* characters of UTF-8 */
+	xout(x, out, ynewint(x->d, n + (long long)in->n->n));
+}
+
+static void
+xkeys(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct ynode *seq = ynewseq(x->d), *n;
+	long long i = 0;
+
+	(void)e;
+	if (in->n->kind < Y_SEQ)
+		xfail(x, "cannot get keys of %s, keys only works for maps and arrays", xtags[in->n->kind]);
+	for (n = in->n->first; n; n = n->next)
+		yappend(x->d, seq, n->key ? ynewstr(x->d, ykeytext(n->key)) : ynewint(x->d, i++));
+	xout(x, out, seq);
+}
+
+static void
+xhas(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct xlist k = xvalues(x, e->l, in, false);
+	const struct ynode *key = k.n ? k.v[0]->n : NULL;
+
+	xout(x, out, ynewbool(x->d, key && (in->n->kind == Y_MAP ? yget(in->n, xstr(x, key)) != NULL :
+	    in->n->kind == Y_SEQ && key->kind == Y_INT && xitem(in->n, key->i))));
+}
+
+static void
+xnot(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	(void)e;
+	xout(x, out, ynewbool(x->d, !xtrue(in->n)));
+}
+
+static void
+xmap(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	struct xnode self = { .op = &xselfop }, all = { .op = &xindexop, .l = &self }, body = { &xpipeop, &all, e->l, NULL };
+
+	xcollect(x, &(struct xnode){ .l = &body }, in, out);
+}
+
+static void
+xtag(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	(void)e;
+	xout(x, out, ynewstr(x->d, xtags[in->n->kind]));
+}
+
+static void
+xzero(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	(void)e;
+	(void)in;
+	xout(x, out, ynewint(x->d, 0));
+}
+
+/* env(NAME): the variable read as YAML; strenv(NAME): as it is */
+static void
+xenv(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	const char *s = getenv(e->lit->s);
+	struct ydoc d = { 0 };
+
+	(void)in;
+	if (!s)
+		xfail(x, "value for env variable '%s' not provided in env()", e->lit->s);
+	if (e->op->word[0] == 'e' && yparse(&d, s, strlen(s)) == 0)
+		xout(x, out, ycopy(x->d, d.root));
+	else
+		xout(x, out, ynewstr(x->d, s));
+	yfree(&d);
+}
+
+static const struct xop xfuncs[] = {
+	{ "select", 11, xselect, NULL }, { "del", 11, xdel, NULL }, { "test", 11, xtest, NULL }, { "unique", 0, xunique, NULL },
+	{ "unique_by", 11, xunique, NULL }, { "path", 0, xpath, NULL }, { "setpath", 22, xsetpath, NULL }, { "length", 0, xlength, NULL },
+	{ "keys", 0, xkeys, NULL }, { "has", 11, xhas, NULL }, { "not", 0, xnot, NULL }, { "map", 11, xmap, NULL },
+	{ "tag", 0, xtag, NULL }, { "type", 0, xtag, NULL }, { "document_index", 0, xzero, NULL }, { "di", 0, xzero, NULL },
+	{ "env", 11, xenv, NULL }, { "strenv", 11, xenv, NULL },
+};
+
+static void
+xeval(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
+{
+	xcount(x, NULL);
+	e->op->run(x, e, in, out);
+}
+
+/* ---- parser ---- */
+
+static struct xnode *
+xmake(struct x *x, const struct xop *op, struct xnode *l, struct xnode *r)
+{
+	struct xnode *e = yalloc(&x->d->a, sizeof *e);
+
+	if (++x->made > XNODES)
+		xfail(x, "the expression is too long");
+	*e = (struct xnode){ op, l, r, NULL };
+	return e;
+}
+
+static struct xnode *
+xconst(struct x *x, struct ynode *lit)
+{
+	struct xnode *e = xmake(x, &xlitop, NULL, NULL);
+
+	e->lit = lit;
+	return e;
+}
+
+static void
+xskip(struct x *x)
+{
+	while (*x->p == ' ' || (*x->p >= '\t' && *x->p <= '\r') || *x->p == '#')
+		if (*x->p == '#')
+			x->p += strcspn(x->p, "\n");
+		else
+			x->p++;
+}
+
+static bool
+xeat(struct x *x, const char *s)
+{
+	xskip(x);
+	if (!startswith(x->p, s))
+		return false;
+	x->p += strlen(s);
+	return true;
+}
+
+static _Noreturn void
+xbad(struct x *x)
+{
+	const char *s;
+	int line = 1, col = 1;
+
+	for (s = x->s; s < x->p; s++, col++)
+		if (*s == '\n')
+			line++, col = 0;
+	x->foreign = *x->p != '\0';
+	if (!*x->p)
+		xfail(x, "%d:%d: the expression ends too early", line, col);
+	xfail(x, "%d:%d: invalid input text \"%s\"", line, col, x->p);
+}
+
+static void
+xneed(struct x *x, const char *s)
+{
+	if (!xeat(x, s))
+		xbad(x);
+}
+
+/* Behind the opening quote: the text up to the closing one. */
+static struct ynode *
+xquoted(struct x *x)
+{
+	static const char esc[] = "n\nt\tr\r\"\"\\\\";
+	struct buf b = { 0 };
+	struct ynode *n;
+	const char *e;
+
+	bufputs(&b, "");
+	for (; *x->p && *x->p != '"'; x->p++) {
+		e = *x->p == '\\' && x->p[1] ? strchr(esc, x->p[1]) : NULL;
+		bufputc(&b, e ? e[1] : *x->p);
+		x->p += e != NULL;
+	}
+	n = ynewstr(x->d, b.s);
+	buffree(&b);
+	xneed(x, "\"");
+	return n;
+}
+
+/* What may follow a primary without a blank: .key ."key" [e] [] ? */
+static struct xnode *
+xpostfix(struct x *x, struct xnode *e)
+{
+	size_t n;
+
+	for (;;) {
+		if (*x->p == '?') {
+			x->p++;
+		} else if (*x->p == '[' || (*x->p == '.' && x->p[1] == '[')) {
+			x->p += *x->p == '.' ? 2 : 1;
+			if (xeat(x, "]")) {
+				e = xmake(x, &xindexop, e, NULL);
+				continue;
+			}
+			e = xmake(x, &xindexop, e, xexpr(x, 0));
+			xneed(x, "]");
+		} else if (*x->p == '.' && x->p[1] == '"') {
+			x->p += 2;
+			e = xmake(x, &xindexop, e, xconst(x, xquoted(x)));
+		} else if (*x->p == '.' && (n = strcspn(x->p + 1, " \t\r\n;}{:[],|.()=!?<>\"")) > 0) {
+			if (x->p[n + 1] == '=' && strchr("+-*", x->p[n]))
+				n--;            /* .a+=1 */
+			e = xmake(x, &xindexop, e, xconst(x, ynewstr(x->d, ystrndup(&x->d->a, x->p + 1, n))));
+			x->p += n + 1;
+		} else
+			return e;
+	}
+}
+
+/* true, null, a function and its arguments */
+static struct xnode *
+xword(struct x *x)
+{
+	static const char *const files[] = { "load", "load_str", "load_xml", "load_props", "load_base64" };
+	size_t n = strspn(x->p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"), i;
+	const char *w = ystrndup(&x->d->a, x->p, n);
+	const struct xop *f = NULL;
+	struct xnode *e;
+
+	if (strcasecmp(w, "true") == 0 || strcasecmp(w, "false") == 0 || strcasecmp(w, "null") == 0) {
+		x->p += n;
+		return xconst(x, (*w | 32) == 'n' ? ynewnull(x->d) : ynewbool(x->d, (*w | 32) == 't'));
+	}
+	if (strcmp(w, "system") == 0)
+		xfail(x, "system operations are disabled, use --security-enable-system-operator to enable");
+	if (x->noenv && (strcmp(w, "env") == 0 || strcmp(w, "strenv") == 0 || strcmp(w, "envsubst") == 0))
+		xfail(x, "env operations have been disabled");
+	for (i = 0; x->nofile && i < LEN(files); i++)
+		if (strcmp(w, files[i]) == 0)
+			xfail(x, "file operations have been disabled");
+	for (i = 0; i < LEN(xfuncs); i++)
+		if (strcmp(w, xfuncs[i].word) == 0)
+			f = &xfuncs[i];
+	if (!f)
+		xbad(x);
+	x->p += n;
+	e = xmake(x, f, NULL, NULL);
+	if (!f->prec)
+		return e;
+	xneed(x, "(");
+	if (f->run == xenv) {
+		xskip(x);
+		n = strcspn(x->p, " \t)");
+		e->lit = ynewstr(x->d, ystrndup(&x->d->a, x->p, n));
+		x->p += n;
+	} else
+		e->l = xexpr(x, 0);
+	if (f->prec == 22) {
+		xneed(x, ";");
+		e->r = xexpr(x, 0);
+	}
+	xneed(x, ")");
+	return e;
+}
+
+static struct xnode *
+xnumeral(struct x *x)
+{
+	size_t n = strspn(x->p + 1, "0123456789.abcdefxABCDEFX_") + 1;
+	struct ydoc d = { 0 };
+	struct ynode *v = NULL;
+
+	if (yparse(&d, ystrndup(&x->d->a, x->p, n), n) == 0 && xnumeric(d.root))
+		v = ycopy(x->d, d.root);
+	yfree(&d);
+	if (!v)
+		xbad(x);
+	v->line = 0;            /* of no document */
+	x->p += n;
+	return xconst(x, v);
+}
+
+/* Behind the {: entries up to the }. */
+static struct xnode *
+xentries(struct x *x)
+{
+	struct xnode *e = xmake(x, &xobjectop, NULL, NULL), *last = e, *k;
+	size_t n;
+
+	if (xeat(x, "}"))
+		return e;
+	do {
+		xskip(x);
+		n = strspn(x->p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
+		if (n) {
+			k = xconst(x, ynewstr(x->d, ystrndup(&x->d->a, x->p, n)));
+			x->p += n;
+		} else
+			k = xexpr(x, 11);
+		xneed(x, ":");
+		last = last->r = xmake(x, NULL, xmake(x, NULL, k, xexpr(x, 11)), NULL);
+	} while (xeat(x, ","));
+	xneed(x, "}");
+	return e;
+}
+
+static struct xnode *
+xprimary(struct x *x)
+{
+	struct xnode *e;
+	const char *p;
+
+	if (xeat(x, "(")) {
+		e = xexpr(x, 0);
+		xneed(x, ")");
+	} else if (xeat(x, "[")) {
+		e = xmake(x, &xcollectop, NULL, NULL);
+		if (!xeat(x, "]")) {
+			e->l = xexpr(x, 0);
+			xneed(x, "]");
+		}
+	} else if (xeat(x, "{"))
+		e = xentries(x);
+	else if (xeat(x, "\""))
+		e = xconst(x, xquoted(x));
+	else if (xeat(x, ".."))
+		e = xmake(x, &xdeepop, NULL, NULL);
+	else if (*x->p == '.') {
+		p = x->p;
+		e = xpostfix(x, xmake(x, &xselfop, NULL, NULL));
+		x->p += x->p == p;      /* . alone */
+	} else if (xeat(x, "~"))
+		e = xconst(x, ynewnull(x->d));
+	else if (isdigit((unsigned char)*x->p) || (*x->p == '-' && isdigit((unsigned char)x->p[1])))
+		e = xnumeral(x);
+	else
+		e = xword(x);
+	return xpostfix(x, e);
+}
+
+/* Operands and the operators between them that bind at least so tight. */
+static struct xnode *
+xexpr(struct x *x, int prec)
+{
+	const struct xop *op;
+	struct xnode *l;
+	size_t n;
+
+	if (++x->depth > XDEPTH)
+		xfail(x, "the expression nests too deeply");
+	l = xprimary(x);
+	for (;;) {
+		xskip(x);
+		for (op = xops; op < xops + LEN(xops); op++) {
+			n = strlen(op->word);
+			if (strncmp(x->p, op->word, n) == 0 && !(isalpha((unsigned char)*op->word) &&
+			    (isalnum((unsigned char)x->p[n]) || x->p[n] == '_')))
+				break;
+		}
+		if (op == xops + LEN(xops) || op->prec < prec)
+			break;
+		x->p += n;
+		if (op->run == xstyle)
+			xneed(x, "=");
+		xskip(x);
+		if (!*x->p)
+			xfail(x, "'%s' expects 2 args but there is 1", op->word);
+		l = xmake(x, op, l, xexpr(x, op->prec + 1));
+	}
+	x->depth--;
+	return l;
+}
+
+/* Read an expression, whose tree is made in d.  The reason when it is none. */
+static const char *
+xparse(struct x *x, struct ydoc *d, const char *expr, struct xnode **e)
+{
+	x->d = d;
+	x->s = x->p = expr;
+	x->depth = x->made = 0;
+	x->foreign = false;
+	if (setjmp(x->out))
+		return x->err;
+	xskip(x);
+	*e = *x->p ? xexpr(x, 0) : xmake(x, &xselfop, NULL, NULL);
+	xskip(x);
+	if (*x->p)
+		xbad(x);
+	return NULL;
+}
+
+/* Evaluate an expression on a document, which it may change; the values in out.
+ * The reason when it fails. */
+static const char *
+xrun(struct x *x, struct ydoc *d, const char *expr, struct xlist *out)
+{
+	const char *why;
+	struct xnode *e;
+
+	if ((why = xparse(x, d, expr, &e)))
+		return why;
+	x->steps = 0;
+	x->create = false;
+	if (setjmp(x->out))
+		return x->err;
+	xeval(x, e, xnew(x, d->root, NULL, NULL), out);
+	return NULL;
+}
+
+/* mikefarah's yq, or NULL: there are other programs of its name, and a link to
+ * ourselves is one. */
+static const char *
+foreignyq(void)
+{
+	const char *yq = findprog("yq");
+	char *argv[] = { keep("%s", yq ? yq : ""), keep("--version"), NULL };
+	struct buf b = { 0 };
+
+	if (yq && (runto(argv, NULL, &b, -1) != 0 || !b.s || !strstr(b.s, "mikefarah") || strstr(b.s, "lima-c")))
+		yq = NULL;
+	buffree(&b);
+	return yq;
+}
+
+/* Hand an expression beyond ours to yq with these options, its output in out.
+ * False when it is not installed. */
+static bool
+xforeign(const char *expr, const char *const *opts, const char *text, size_t len, struct buf *out)
+{
+	const char *yq = foreignyq();
+	struct args a = { 0 };
+	int fd, st;
+
+	if (!yq)
+		return false;
+	if ((fd = memfd_create("yq", MFD_CLOEXEC)) < 0 || writeall(fd, text, len) < 0)
+		die("memfd_create:");
+	arg(&a, "%s", yq);
+	arg(&a, "--security-disable-env-ops");
+	arg(&a, "--security-disable-file-ops");
+	while (*opts)
+		arg(&a, "%s", *opts++);
+	arg(&a, "%s", expr);
+	arg(&a, "/proc/%ld/fd/%d", (long)getpid(), fd);
+	st = runto(a.v, NULL, out, -1);
+	argsfree(&a);
+	close(fd);
+	if (st != 0)
+		die("yq %s", ended(st));
+	return true;
+}
+
+/* What to say of an expression that failed: mind the way out. */
+static const char *
+xwhy(const struct x *x)
+{
+	return x->foreign ? keep("%s (what limactl does not know itself needs yq of github.com/mikefarah/yq in PATH)", x->err) : keep("%s", x->err);
+}
+
+/* How results are shown. */
+struct xlook { bool json, raw; int indent; };
+
+/* A result and its line end.  A whole document keeps its comments. */
+static void
+xprint(struct buf *b, const struct xlook *how, struct ydoc *d, struct ynode *n)
+{
+	if (n->kind < Y_SEQ && how->raw)
+		bufprintf(b, "%s\n", ystr(&d->a, n) ? ystr(&d->a, n) : "null");
+	else if (how->json) {
+		yjson(b, n, how->indent);
+		bufputc(b, '\n');
+	} else if (n == d->root && d->docend == d->len)
+		ywrite(d, b);
+	else
+		yyaml(b, n, 0);
+}
+
+/* The text after an expression, or NULL with *why. */
+static const char *
+xedit(const char *text, const char *expr, const char **why)
+{
+	struct x x = { .noenv = true, .nofile = true };
+	struct ydoc d = { 0 };
+	struct xlist l = { 0 };
+	struct buf out = { 0 };
+	const char *r = NULL;
+
+	*why = NULL;
+	if (yparse(&d, text, strlen(text)) < 0)
+		*why = keep("failed to unmarshal YAML: [%d:%d] %s", d.eline, d.ecol, d.err);
+	else if (!xrun(&x, &d, expr, &l)) {
+		if (l.n && l.v[0]->n != d.root)
+			yreplace(&d, d.root, l.v[0]->n);
+		if (l.n)
+			ywrite(&d, &out);
+		else
+			bufputs(&out, "");
+		r = keep("%s", out.s);
+	} else if (x.foreign && xforeign(expr, &(const char *const){ NULL }, text, strlen(text), &out))
+		r = keep("%s", out.s);
+	else
+		*why = xwhy(&x);
+	buffree(&out);
+	yfree(&d);
+	return r;
+}
 
 /* ---- 12. Instances ------------------------------------------------------ */
 
@@ -12797,22 +14121,123 @@ ready(const struct inst *in)
 #define RAW       B(62)         /* every word behind it is its own */
 #define NOFLAGS   B(63)         /* the global ones only */
 #define EDITS     (CREATE|START|RESTART|EDIT|CLONE)
-enum ftype { FBOOL, FSTR, FINT, FFLOAT, FDURATION };
+#define NEWONLY   (B(FARCH)|B(FCONTAINERD)|B(FPLAIN)|B(FVARIANT))       /* flags for a new instance */
+enum ftype { FBOOL, FSTR, FINT, FUINT16, FFLOAT, FDURATION, FLIST, FARRAY };
 enum flagid {
 	FLOGLEVEL, FLOGFORMAT, FDEBUG, FTTY, FYES, FHELP, FVERSION,
-	FCPUS, FMEMORY, FVMTYPE, FSSHPORT, FARCH, FCONTAINERD, FDISK, FPLAIN, FSHELLPATH,
+	FCPUS, FDNS, FMEMORY, FMOUNT, FMOUNTONLY, FMOUNTNONE, FMOUNTTYPE, FVMTYPE, FINOTIFY, FWRITABLE, FNETWORK, FNESTED, FROSETTA,
+	FSET, FPARAM, FVIDEO, FAUDIODEVICE, FAUDIOIF, FSSHPORT, FVARIANT, FARCH, FCONTAINERD, FDISK, FPLAIN, FPORTFORWARD, FSHELLPATH,
 	FNAME, FLISTTEMPLATES, FLISTDRIVERS, FTIMEOUTFLAG, FFOREGROUND, FFORCE,
 	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FLISTFIELDS, FALLFIELDS, FFILL, FKEEPREFERRED, FPIDFILE, FSOCKET,
 	FREADONLY, FFOLLOW, FGUESTUID,
 	FPROGRESS, FSTARTIT, FRECURSIVE, FVERBOSE, FBACKEND, FSHOWFORMAT, FTUNNELTYPE, FSOCKSPORT,
 	FTAG, FMODE, FGATEWAY, FINTERFACE, FCONDITION, FUSERUNIT, FENABLED, FHISTORY, FWATCHALL, FNODESC, FOUTPUT, FPRESERVEENV, FRECONNECT, FSYNC, FSIZE, FDISKFORMAT, NFLAG,
 };
+static bool
+boolword(const char *s, bool *out)
+{
+	static const char *const t[] = { "1", "t", "T", "TRUE", "true", "True" }, *const f[] = { "0", "f", "F", "FALSE", "false", "False" };
+	size_t i;
+
+	for (i = 0; i < LEN(t); i++)
+		if (strcmp(s, t[i]) == 0 || strcmp(s, f[i]) == 0) {
+			*out = strcmp(s, t[i]) == 0;
+			return true;
+		}
+	return false;
+}
+
+/* The item that a word of a flag is; one that is none ends the command. */
+
+static _Noreturn PRINTF(2, 3) void
+badflag(const char *name, const char *fmt, ...)
+{
+	char why[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, sizeof why, fmt, ap);
+	va_end(ap);
+	die("error while processing flag `%s`: %s", name, why);
+}
+
+/* A string of the expression language. */
+static void
+xquote(struct buf *b, const char *s)
+{
+	bufputc(b, '"');
+	for (; *s; s++) {
+		const char *e = strchr("n\nt\tr\r\"\"\\\\", *s);
+		if (*s == '\n' || *s == '\t' || *s == '\r' || *s == '"' || *s == '\\') {
+			bufputc(b, '\\');
+			bufputc(b, *s == '"' || *s == '\\' ? *s : e[-1]);
+		} else
+			bufputc(b, *s);
+	}
+	bufputc(b, '"');
+}
+
+static void
+itemdns(struct buf *b, const char *word)
+{
+	unsigned char addr[16];
+
+	if (inet_pton(AF_INET, word, addr) != 1 && inet_pton(AF_INET6, word, addr) != 1)
+		die("invalid argument \"%s\" for \"--dns\" flag: invalid string being converted to IP address: %s", word, word);
+	xquote(b, word);
+}
+
+static void itemmount(struct buf *b, const char *word);
+static void itemparam(struct buf *b, const char *word);
+static void itemforward(struct buf *b, const char *word);
+
+static void
+itemnetwork(struct buf *b, const char *word)
+{
+	if (strcmp(word, "vzNAT") == 0) {
+		bufputs(b, "{\"vzNAT\": true}");
+		return;
+	}
+	if (!startswith(word, "lima:"))
+		badflag("network", "network name must be `vzNAT` or `lima:*`, got %s", bq(word));
+	bufputs(b, "{\"lima\": ");
+	xquote(b, word + 5);
+	bufputc(b, '}');
+}
+
+static void
+itemvideo(struct buf *b, const char *word)
+{
+	bool on = false;
+
+	(void)boolword(word, &on);
+	bufputs(b, on ? "\"default\"" : "\"none\"");
+}
+
+static void
+itemcontainerd(struct buf *b, const char *word)
+{
+	static const char *const modes[] = { "none", "user", "system", "user+system", "system+user" };
+	size_t i;
+
+	for (i = 0; i < LEN(modes) && strcmp(word, modes[i]) != 0; i++)
+		;
+	if (i == LEN(modes))
+		badflag("containerd", "expected one of [`user`, `system`, `user+system`, `none`], got %s", bq(word));
+	bufprintf(b, ".containerd.user = %s | .containerd.system = %s", strstr(word, "user") ? "true" : "false",
+	    strstr(word, "system") ? "true" : "false");
+}
+
 static const struct flag {
 	const char *name;
 	char ch;
 	enum ftype type;
 	uint64_t cmds;
-	const char *yaml, *fmt;         /* the edit of lima.yaml it is */
+	/* the edit of lima.yaml it is: in the expression %s is the value, %q the
+	 * value quoted, %g shortest decimal, %l the items that item makes of each
+	 * word of it */
+	const char *expr;
+	void (*item)(struct buf *b, const char *word);
 	const char *help;
 } flags[] = {
 	[FLOGLEVEL]      = { "log-level", 0, FSTR, GLOBAL, NULL, NULL, "trace, debug, info, warn, error" },
@@ -12822,21 +14247,39 @@ static const struct flag {
 	[FYES]           = { "yes", 'y', FBOOL, GLOBAL, NULL, NULL, "same as --tty=false" },
 	[FHELP]          = { "help", 'h', FBOOL, GLOBAL, NULL, NULL, "help for the command" },
 	[FVERSION]       = { "version", 'v', FBOOL, HELP, NULL, NULL, "version" },
-	[FCPUS]          = { "cpus", 0, FINT, EDITS, "cpus", "%s", "number of CPUs" },
-	[FMEMORY]        = { "memory", 0, FFLOAT, EDITS, "memory", "%sGiB", "memory in GiB" },
-	[FVMTYPE]        = { "vm-type", 0, FSTR, EDITS, "vmType", "%s", "qemu" },
-	[FSSHPORT]       = { "ssh-port", 0, FINT, EDITS, "ssh.localPort", "%s", "port of ssh on 127.0.0.1 (0: any)" },
-	[FARCH]          = { "arch", 0, FSTR, CREATE|START, "arch", "%s", "machine architecture of a new instance" },
-	[FCONTAINERD]    = { "containerd", 0, FSTR, CREATE|START, NULL, NULL, "user, system, user+system or none, for a new instance" },
-	[FDISK]          = { "disk", 0, FFLOAT, EDITS, "disk", "%sGiB", "disk size in GiB" },
-	[FPLAIN]         = { "plain", 0, FBOOL, CREATE|START, "plain", "%s", "a user and ssh, nothing else (new instance)" },
+	/* the edits of lima.yaml, in the order in which they are applied */
+	[FCPUS]          = { "cpus", 0, FINT, EDITS, ".cpus = %s", NULL, "number of CPUs" },
+	[FDNS]           = { "dns", 0, FLIST, EDITS, ".dns += [%l] | .dns |= unique | .hostResolver.enabled=false", itemdns, "name servers of the guest" },
+	[FMEMORY]        = { "memory", 0, FFLOAT, EDITS, ".memory = \"%gGiB\"", NULL, "memory in GiB" },
+	[FMOUNT]         = { "mount", 0, FLIST, EDITS, ".mounts = [%l] + .mounts", itemmount, "also share DIR, writable as DIR:w" },
+	[FMOUNTONLY]     = { "mount-only", 0, FLIST, EDITS, ".mounts = [%l]", itemmount, "share DIR or DIR:w and nothing else" },
+	[FMOUNTNONE]     = { "mount-none", 0, FBOOL, EDITS, ".mounts = null", NULL, "share nothing" },
+	[FMOUNTTYPE]     = { "mount-type", 0, FSTR, EDITS, ".mountType = %q", NULL, "reverse-sshfs, 9p or virtiofs" },
+	[FVMTYPE]        = { "vm-type", 0, FSTR, EDITS, ".vmType = %q", NULL, "qemu" },
+	[FINOTIFY]       = { "mount-inotify", 0, FBOOL, EDITS, ".mountInotify = %s", NULL, "pass file changes on to the guest (experimental)" },
+	[FWRITABLE]      = { "mount-writable", 0, FBOOL, EDITS, ".mounts[].writable = %s", NULL, "make all mounts writable" },
+	[FNETWORK]       = { "network", 0, FLIST, EDITS, ".networks += [%l] | .networks |= unique_by(.lima)", itemnetwork, "join a network, as lima:user-v2" },
+	[FNESTED]        = { "nested-virt", 0, FBOOL, EDITS, ".nestedVirtualization = %s", NULL, "virtualisation in the guest" },
+	[FROSETTA]       = { "rosetta", 0, FBOOL, EDITS, ".vmOpts.vz.rosetta.enabled = %s | .vmOpts.vz.rosetta.binfmt = %s", NULL, "no effect with QEMU" },
+	[FSET]           = { "set", 0, FARRAY, EDITS, "%s", NULL, "apply an expression, as '.cpus = 2 | .memory = \"2GiB\"'" },
+	[FPARAM]         = { "param", 0, FARRAY, EDITS, "%l", itemparam, "set a parameter of the template, as KEY=VALUE" },
+	[FVIDEO]         = { "video", 0, FBOOL, EDITS, ".video.display = %l", itemvideo, "show the screen" },
+	[FAUDIODEVICE]   = { "audio-device", 0, FSTR, CREATE|START, ".audio.device = %q", NULL, "sound back end of QEMU (experimental)" },
+	[FAUDIOIF]       = { "audio-interface", 0, FSTR, CREATE|START, ".audio.interface = %q", NULL, "hda or virtio (experimental)" },
+	[FSSHPORT]       = { "ssh-port", 0, FUINT16, EDITS, ".ssh.localPort = %s", NULL, "port of ssh on 127.0.0.1 (0: any)" },
+	[FVARIANT]       = { "image-variant", 0, FSTR, CREATE|START, ".images = [.images[] | select(.variant == %q)]", NULL, "only images of this variant, for a new instance" },
+	[FARCH]          = { "arch", 0, FSTR, CREATE|START, ".arch = %q", NULL, "machine architecture of a new instance" },
+	[FCONTAINERD]    = { "containerd", 0, FSTR, CREATE|START, "%l", itemcontainerd, "user, system, user+system or none, for a new instance" },
+	[FDISK]          = { "disk", 0, FFLOAT, EDITS, ".disk= \"%gGiB\"", NULL, "disk size in GiB" },
+	[FPLAIN]         = { "plain", 0, FBOOL, CREATE|START|EDIT, ".plain = %s", NULL, "a user and ssh, nothing else (new instance)" },
+	[FPORTFORWARD]   = { "port-forward", 0, FARRAY, CREATE|START, ".portForwards += [%l]", itemforward, "forward a port, as HOST:GUEST[,static=true]" },
+	[FSHELLPATH]     = { "shell", 0, FSTR, EDITS, ".user.shell = %q", NULL, "login shell in the guest" },
 	[FNAME]          = { "name", 0, FSTR, CREATE|START, NULL, NULL, "name of the instance" },
 	[FLISTTEMPLATES] = { "list-templates", 0, FBOOL, CREATE|START, NULL, NULL, "print the template names" },
 	[FLISTDRIVERS]   = { "list-drivers", 0, FBOOL, CREATE|START, NULL, NULL, "print the driver names" },
 	[FTIMEOUTFLAG]   = { "timeout", 0, FDURATION, START, NULL, NULL, "wait so long for Running (default 10m0s)" },
 	[FFOREGROUND]    = { "foreground", 0, FBOOL, START, NULL, NULL, "become the host agent" },
 	[FFORCE]         = { "force", 'f', FBOOL, STOP|RESTART|DELETE|NETDELETE|DISKDELETE, NULL, NULL, "do not wait for the guest" },
-	[FSHELLPATH]     = { "shell", 0, FSTR, EDITS, "user.shell", "%s", "login shell in the guest" },
 	[FSHELL]         = { "shell", 0, FSTR, SHELL, NULL, NULL, "shell to run, e.g. /bin/bash" },
 	[FWORKDIR]       = { "workdir", 0, FSTR, SHELL, NULL, NULL, "directory to start in" },
 	[FINSTANCE]      = { "instance", 0, FSTR, SHELL, NULL, NULL, NULL },
@@ -12879,7 +14322,75 @@ static const struct flag {
 };
 _Static_assert(LEN(flags) == NFLAG, "a row for every flag");
 
-static struct { bool set, b; const char *s; long long n; } opt[NFLAG];
+static struct { bool set, b; const char *s; long long n; struct args words; } opt[NFLAG];
+
+/* DIR or DIR:w.  What is asked for together with --plain is meant to be there. */
+static void
+itemmount(struct buf *b, const char *word)
+{
+	bool w = endswith(word, ":w");
+	const char *dir = tilde(keep("%.*s", (int)strlen(word) - (w ? 2 : 0), word));
+	char cwd[PATH_MAX];
+
+	if (*dir != '/' && !getcwd(cwd, sizeof cwd))
+		die("getcwd:");
+	dir = lexclean(*dir == '/' ? dir : keep("%s/%s", cwd, dir));
+	bufputs(b, "{\"location\": ");
+	xquote(b, dir);
+	bufputs(b, ", \"mountPoint\": ");
+	xquote(b, dir);
+	bufprintf(b, ", \"writable\": %s%s}", w ? "true" : "false", opt[FPLAIN].b ? ", \"static\": true" : "");
+}
+
+static void
+itemparam(struct buf *b, const char *word)
+{
+	const char *eq = strchr(word, '=');
+
+	if (!eq)
+		badflag("param", "invalid parameter %s, expected NAME=VALUE", bq(word));
+	bufputs(b, ".param[");
+	xquote(b, keep("%.*s", (int)(eq - word), word));
+	bufputs(b, "] = ");
+	xquote(b, eq + 1);
+}
+
+/* A word without the blanks around it. */
+static const char *
+trimmed(const char *s, size_t n)
+{
+	while (n && strchr(" \t", *s))
+		s++, n--;
+	while (n && strchr(" \t", s[n - 1]))
+		n--;
+	return keep("%.*s", (int)n, s);
+}
+
+/* HOST:GUEST[,static=BOOL] */
+static void
+itemforward(struct buf *b, const char *word)
+{
+	size_t n = strcspn(word, ","), h = strcspn(word, ":");
+	const char *more = word[n] ? word + n + 1 : NULL, *s;
+	bool fixed = opt[FPLAIN].b;
+
+	if (more && strchr(more, ','))
+		badflag("port-forward", "invalid port forward format %s, expected HOST:GUEST or HOST:GUEST,static=true", bq(word));
+	if (h >= n || memchr(word + h + 1, ':', n - h - 1))
+		badflag("port-forward", "invalid port forward format %s, expected HOST:GUEST", bq(keep("%.*s", (int)n, word)));
+	if (more) {
+		s = trimmed(more, strlen(more));
+		if (!startswith(s, "static="))
+			badflag("port-forward", "invalid parameter %s, expected `static=` followed by a boolean value", bq(s));
+		if (!boolword(s + 7, &fixed))
+			badflag("port-forward", "invalid value for static parameter: %s", bq(s + 7));
+	}
+	bufputs(b, "{\"guestPort\": ");
+	xquote(b, trimmed(word + h + 1, n - h - 1));
+	bufputs(b, ", \"hostPort\": ");
+	xquote(b, trimmed(word, h));
+	bufprintf(b, ", \"static\": %s}", fixed ? "true" : "false");
+}
 
 /* A group is a row without run; its commands have its name before theirs. */
 struct cmd {
@@ -12891,20 +14402,6 @@ struct cmd {
 };
 static const struct cmd *findcmd(const struct cmd *group, const char *name);
 static const struct cmd *curcmd;        /* the one that runs */
-
-static bool
-boolword(const char *s, bool *out)
-{
-	static const char *const t[] = { "1", "t", "T", "TRUE", "true", "True" }, *const f[] = { "0", "f", "F", "FALSE", "false", "False" };
-	size_t i;
-
-	for (i = 0; i < LEN(t); i++)
-		if (strcmp(s, t[i]) == 0 || strcmp(s, f[i]) == 0) {
-			*out = strcmp(s, t[i]) == 0;
-			return true;
-		}
-	return false;
-}
 
 /* 90s, 1h30m, -1.5h, 0: milliseconds.  False when it is no duration. */
 static bool
@@ -12935,6 +14432,30 @@ duration(const char *s, long long *out)
 	return total < 1e15;
 }
 
+/* The words of a list, divided at commas but within double quotes (CSV). */
+static void
+splitwords(struct args *a, const char *s)
+{
+	struct buf b = { 0 };
+	bool quoted = false;
+
+	for (bufputs(&b, ""); ; s++) {
+		if (*s == '"' && quoted && s[1] == '"')
+			bufputc(&b, *s++);
+		else if (*s == '"')
+			quoted = !quoted;
+		else if (!*s || (*s == ',' && !quoted)) {
+			arg(a, "%s", b.s);
+			b.len = 0;
+			bufputs(&b, "");
+			if (!*s)
+				break;
+		} else
+			bufputc(&b, *s);
+	}
+	buffree(&b);
+}
+
 /* Take a flag's value. */
 static void
 setflag(enum flagid id, const char *val)
@@ -12949,12 +14470,20 @@ setflag(enum flagid id, const char *val)
 		why = keep("strconv.ParseBool: parsing \"%s\": invalid syntax", val);
 	else if (f->type == FINT && parsenum(val, LLONG_MIN, LLONG_MAX, &opt[id].n) < 0)
 		why = keep("strconv.ParseInt: parsing \"%s\": invalid syntax", val);
+	else if (f->type == FUINT16 && parsenum(val, 0, 65535, &opt[id].n) < 0)
+		why = keep("strconv.ParseUint: parsing \"%s\": %s", val, *val && !val[strspn(val, "0123456789")] ? "value out of range" : "invalid syntax");
 	else if (f->type == FDURATION && !duration(val, &opt[id].n))
 		why = keep("time: invalid duration \"%s\"", val);
 	else if (f->type == FFLOAT && (!isdigit((unsigned char)val[*val == '.']) || (strtof(val, &end), *end)))
 		why = keep("strconv.ParseFloat: parsing \"%s\": invalid syntax", val);
 	if (why)
 		die("invalid argument \"%s\" for \"%s\" flag: %s", val, shown, why);
+	if (f->type == FLIST)
+		splitwords(&opt[id].words, val);
+	else if (f->type == FARRAY || !opt[id].words.n)
+		arg(&opt[id].words, "%s", val);
+	else
+		opt[id].words.v[0] = keep("%s", val);
 }
 
 static int
@@ -13092,55 +14621,173 @@ editflags(void)
 	int i;
 
 	for (i = 0; i < NFLAG; i++)
-		if (opt[i].set && (flags[i].yaml || i == FCONTAINERD))
+		if (opt[i].set && flags[i].expr)
 			return true;
 	return false;
+}
+
+/* The expression that a flag stands for. */
+static void
+flagexpr(struct buf *b, enum flagid id)
+{
+	const char *p, *val = opt[id].s;
+	const struct args *w = &opt[id].words;
+	char num[32];
+	size_t i;
+	int prec;
+
+	if (flags[id].type == FBOOL)
+		val = opt[id].b ? "true" : "false";
+	for (p = flags[id].expr; *p; p++) {
+		if (*p != '%') {
+			bufputc(b, *p);
+			continue;
+		}
+		switch (*++p) {
+		case 's':
+			bufputs(b, val);
+			break;
+		case 'q':
+			xquote(b, val);
+			break;
+		case 'g':               /* the shortest that reads as the same float */
+			for (prec = 1; snprintf(num, sizeof num, "%.*g", prec, strtod(val, NULL)), strtof(num, NULL) != strtof(val, NULL) && prec < 9; prec++)
+				;
+			bufputs(b, num);
+			break;
+		case 'l':               /* the last --mount is asked first, so it stands first */
+			for (i = 0; i < w->n; i++) {
+				bufputs(b, i ? "," : "");
+				flags[id].item(b, w->v[id == FMOUNT ? w->n - 1 - i : i]);
+			}
+		}
+	}
+}
+
+/* What flags say that their expressions do not. */
+static void
+checkflags(const char *text)
+{
+	static const enum flagid trial[] = { FINOTIFY, FAUDIODEVICE, FAUDIOIF };
+	struct ydoc d = { 0 };
+	struct args *w;
+	struct buf b = { 0 };
+	size_t i;
+
+	if (opt[FMOUNT].set && opt[FMOUNTONLY].set)
+		badflag("mount", "flag `--mount` conflicts with `--mount-only`");
+	if (opt[FMOUNTNONE].set && (opt[FMOUNT].set || opt[FMOUNTONLY].set))
+		badflag("mount-none", "flag `--mount-none` conflicts with `%s`", opt[FMOUNT].set ? "mount" : "mount-only");
+	if (opt[FCPUS].set && opt[FCPUS].n < 0)
+		badflag("cpus", "invalid value for number of cpus, must be >= 0");
+	if (opt[FSHELLPATH].set && *opt[FSHELLPATH].s != '/')
+		badflag("shell", "must be an absolute path, got %s", bq(opt[FSHELLPATH].s));
+	if (opt[FVARIANT].set && !*opt[FVARIANT].s)
+		badflag("image-variant", "`--image-variant` must not be empty");
+	for (i = 0; i < LEN(trial); i++)
+		if (opt[trial[i]].set)
+			warn("`--%s` is experimental", flags[trial[i]].name);
+	w = &opt[FDNS].words;
+	for (i = 0; i < w->n; i++)
+		bufprintf(&b, "%s%s", i ? " " : "", w->v[i]);
+	if (w->n)
+		warn("Disabling HostResolver, as custom DNS addresses ([%s]) are specified", b.s);
+	w = &opt[FPARAM].words;
+	(void)yparse(&d, text, strlen(text));
+	for (i = 0; i < w->n; i++) {
+		const char *key = keep("%.*s", (int)strcspn(w->v[i], "="), w->v[i]);
+		if (strchr(w->v[i], '=') && !yget(d.root ? yget(d.root, "param") : NULL, key))
+			badflag("param", "template does not define param %s", bq(key));
+	}
+	yfree(&d);
+	buffree(&b);
 }
 
 /* The edits of lima.yaml that flags ask for, in the order of their rows.  The
  * text itself when there are none. */
 static const char *
-applyflags(const char *text, bool existing, const char *name)
+applyflags(const char *text, bool existing)
 {
-	struct ydoc d = { 0 };
-	struct buf out = { 0 };
-	const char *r, *m;
+	struct buf b = { 0 };
+	const char *why;
+	size_t k, n;
 	int i;
 
 	if (!editflags())
 		return text;
-	if (yparse(&d, text, strlen(text)) < 0)
-		die("failed to unmarshal YAML: [%d:%d] %s", d.eline, d.ecol, d.err);
-	if (opt[FCPUS].set && opt[FCPUS].n < 0)
-		die("error while processing flag `cpus`: invalid value for number of cpus, must be >= 0");
-	if (opt[FSSHPORT].set && (opt[FSSHPORT].n < 0 || opt[FSSHPORT].n > 65535))
-		die("invalid argument \"%s\" for \"--ssh-port\" flag: must be between 0 and 65535", opt[FSSHPORT].s);
-	if (opt[FSHELLPATH].set && *opt[FSHELLPATH].s != '/')
-		die("error while processing flag `shell`: must be an absolute path, got %s", bq(opt[FSHELLPATH].s));
+	checkflags(text);
 	for (i = 0; i < NFLAG; i++) {
-		if (!opt[i].set || !(flags[i].yaml || i == FCONTAINERD))
+		if (!opt[i].set || !flags[i].expr)
 			continue;
-		if (existing && (i == FARCH || i == FCONTAINERD || i == FPLAIN)) {
+		if (existing && (NEWONLY & B(i)) && curcmd->bit != EDIT) {
 			warn("`--%s` is not applicable to an existing instance (Hint: create a new instance with `limactl create --%s=%s --name=NAME`)",
 			    flags[i].name, flags[i].name, opt[i].s);
 			continue;
 		}
-		if (i == FCONTAINERD) {
-			m = opt[i].s;
-			if (strcmp(m, "user") && strcmp(m, "system") && strcmp(m, "user+system") && strcmp(m, "system+user") && strcmp(m, "none"))
-				die("error while processing flag `containerd`: expected one of [`user`, `system`, `user+system`, `none`], got %s", bq(m));
-			yset(&d, "containerd.user", ynewbool(&d, strstr(m, "user") != NULL));
-			yset(&d, "containerd.system", ynewbool(&d, strstr(m, "system") != NULL));
-		} else if (!yset(&d, flags[i].yaml, flags[i].type == FINT ? ynewint(&d, opt[i].n) :
-		    flags[i].type == FBOOL ? ynewbool(&d, opt[i].b) :
-		    ynewstr(&d, strcmp(flags[i].fmt, "%s") == 0 ? opt[i].s : keep("%sGiB", opt[i].s))))
-			die("error while processing flag `%s`: %s of instance %s is no mapping", flags[i].name, flags[i].yaml, bq(name));
+		n = i == FSET || i == FPARAM ? opt[i].words.n : 1;
+		for (k = 0; k < n; k++) {
+			b.len = 0;
+			bufputs(&b, "");
+			if (i == FSET)
+				bufputs(&b, opt[i].words.v[k]);
+			else if (i == FPARAM)
+				itemparam(&b, opt[i].words.v[k]);
+			else
+				flagexpr(&b, (enum flagid)i);
+			if (!(text = xedit(text, b.s, &why)))
+				badflag(flags[i].name, "%s", why);
+		}
 	}
-	ywrite(&d, &out);
-	r = keep("%s", out.s);
-	buffree(&out);
-	yfree(&d);
-	return r;
+	buffree(&b);
+	return text;
+}
+
+/* Data goes to a terminal, or is to look so. */
+static bool
+coloured(void)
+{
+	const char *s = getenv("_LIMA_OUTPUT_IS_TTY");
+
+	return (s && *s) || isatty(1);
+}
+
+/* Data on stdout.  In colour: keys, strings, other values of JSON or YAML, by
+ * the shape of its tokens; each ends with ESC[0m. */
+static void
+putdata(const struct buf *data, bool colour)
+{
+	const char *s = data->s ? data->s : "", *e;
+	struct buf b = { 0 };
+	bool line = true;
+	int sgr;
+
+	if (!colour) {
+		fwrite(s, 1, data->len, stdout);
+		return;
+	}
+	for (; *s; s = e) {
+		e = s + 1;
+		if (*s == '"') {
+			while (*e && *e != '"' && *e != '\n')
+				e += *e == '\\' && e[1] ? 2 : 1;
+			e += *e == '"';
+			sgr = *e == ':' ? 36 : 32;
+		} else if (strchr(" \n[]{},:", *s)) {
+			bufputc(&b, *s);
+			line = *s == '\n' || (line && *s == ' ');
+			continue;
+		} else {
+			/* - of a YAML list, its key, else the rest of the line */
+			while (*e && !strchr("\n,{}[]\"", *e) && !(*e == ':' && line && strchr(" \n", e[1])))
+				e++;
+			sgr = line && *e == ':' ? 36 : strchr("0123456789-tfn", *s) ? 33 : 32;
+		}
+		line = false;
+		bufprintf(&b, "\033[%dm%.*s\033[0m", sgr, (int)(e - s), s);
+	}
+	if (b.s)
+		fwrite(b.s, 1, b.len, stdout);
+	buffree(&b);
 }
 
 /* ---- 30. Editing and prompts -------------------------------------------- */
@@ -13262,7 +14909,7 @@ findorcreate(int argc, char *argv[], bool start, bool *made)
 		die("instance %s already exists (%s)", bq(name), bq(instdir(name)));
 	if (!opt[FTTY].b || (argc && strcmp(argv[0], "-") == 0))
 		info("Terminal is not available, proceeding without opening an editor");
-	*made = createinstance(name, applyflags(t.text, false, name));
+	*made = createinstance(name, applyflags(t.text, false));
 	if (!*made && (!start || argc))
 		die("instance %s already exists (%s)", bq(name), bq(instdir(name)));
 	return name;
@@ -13356,7 +15003,7 @@ editedtext(const char *name, const char *dir, bool *changed)
 		die("read %s:", path);
 	old = keep("%s", b.s);
 	buffree(&b);
-	text = applyflags(old, true, name);
+	text = applyflags(old, true);
 	if ((*changed = strcmp(text, old) != 0)) {
 		confload(&c, name, text, strlen(text), keep("main file %s", bq(path)), true);
 		if (c.errs)
@@ -15835,6 +17482,213 @@ cmdscreenshot(int argc, char *argv[])
 	die("screenshot failed: driver \"qemu\": driver does not support screenshots");
 }
 
+/* ---- yq ---- */
+
+static void usage(const struct cmd *c);
+
+/* What limactl yq was told. */
+static struct {
+	bool null, raw, rawset, inplace, status, nodoc, colour, noenv, nofile, version, pretty, plainly, help;
+	const char *in, *out, *indent, *file;
+} yq;
+static const struct { char ch; const char *name; bool *on; const char **val; } yqopts[] = {
+	{ 'n', "null-input", &yq.null, NULL }, { 'p', "input-format", NULL, &yq.in }, { 'o', "output-format", NULL, &yq.out },
+	{ 'I', "indent", NULL, &yq.indent }, { 'r', "unwrapScalar", &yq.raw, NULL }, { 'i', "inplace", &yq.inplace, NULL },
+	{ 0, "from-file", NULL, &yq.file }, { 'e', "exit-status", &yq.status, NULL }, { 'N', "no-doc", &yq.nodoc, NULL },
+	{ 'P', "prettyPrint", &yq.pretty, NULL }, { 'C', "colors", &yq.colour, NULL }, { 'M', "no-colors", &yq.plainly, NULL },
+	{ 0, "security-disable-env-ops", &yq.noenv, NULL }, { 0, "security-disable-file-ops", &yq.nofile, NULL },
+	{ 'V', "version", &yq.version, NULL }, { 'h', "help", &yq.help, NULL },
+};
+
+static _Noreturn PRINTF(1, 2) void
+yqdie(const char *fmt, ...)
+{
+	char why[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, sizeof why, fmt, ap);
+	va_end(ap);
+	fflush(stdout);
+	fprintf(stderr, "Error: %s\n", why);
+	exit(1);
+}
+
+/* One option word, which may be several short ones; the number of words taken. */
+static int
+yqflag(char *argv[])
+{
+	const char *w = argv[0] + 1, *eq;
+	bool wide = *w == '-';
+	size_t i, n;
+
+	for (w += wide; *w; w++) {
+		eq = strchr(w, '=');
+		n = eq ? (size_t)(eq - w) : strlen(w);
+		for (i = 0; i < LEN(yqopts) && !(wide ? strlen(yqopts[i].name) == n && strncmp(yqopts[i].name, w, n) == 0 : yqopts[i].ch == *w); i++)
+			;
+		if (i == LEN(yqopts))
+			yqdie("unknown flag: %s", argv[0]);
+		if (yqopts[i].on) {
+			*yqopts[i].on = true;
+			if (eq && (wide || eq == w + 1) && !boolword(eq + 1, yqopts[i].on))
+				yqdie("invalid argument \"%s\" for \"--%s\" flag", eq + 1, yqopts[i].name);
+			yq.rawset |= yqopts[i].on == &yq.raw;
+			if (wide || (eq && eq == w + 1))
+				return 1;
+			continue;
+		}
+		if (wide ? eq != NULL : w[1] != '\0')
+			*yqopts[i].val = wide ? eq + 1 : w + 1 + (w[1] == '=');
+		else if (!(*yqopts[i].val = argv[1]))
+			yqdie("flag needs an argument: --%s", yqopts[i].name);
+		return wide ? eq ? 1 : 2 : w[1] ? 1 : 2;
+	}
+	return 1;
+}
+
+/* Where the JSON value at s ends. */
+static size_t
+jsonend(const char *s)
+{
+	size_t i = strspn(s, " \t\r\n");
+	long depth = 0;
+
+	for (; s[i]; i++) {
+		if (s[i] == '"')
+			for (i++; s[i] && s[i] != '"'; i++)
+				i += s[i] == '\\' && s[i + 1];
+		depth += s[i] && strchr("[{", s[i]) ? 1 : s[i] && strchr("]}", s[i]) ? -1 : 0;
+		if (!s[i])
+			break;
+		if (depth <= 0 && (strchr("]}\"", s[i]) || strchr(" \t\r\n", s[i + 1])))
+			return i + 1;
+	}
+	return i;
+}
+
+/* All documents of a text, NULL: null. */
+static void
+yqtext(const char *expr, const char *name, const char *text, size_t len, struct buf *out, size_t *results, bool *good)
+{
+	bool json = yq.in ? *yq.in == 'j' : name && endswith(name, ".json"), first = true;
+	struct xlook how = { .json = yq.out ? *yq.out == 'j' : json, .indent = yq.indent ? (int)strtol(yq.indent, NULL, 10) : 2 };
+	const char *why;
+	size_t at = 0, n;
+
+	how.raw = yq.rawset ? yq.raw : !how.json;
+	while (first || (text && at < len && text[at + strspn(text + at, " \t\r\n")])) {
+		struct ydoc d = { 0 };
+		struct xlist l = { 0 };
+		struct x x = { .noenv = yq.noenv, .nofile = yq.nofile };
+
+		if (at && !json && startswith(text + at, "---\n"))
+			at += 4;
+		n = text ? json ? jsonend(text + at) : len - at : 0;
+		if ((json && n ? yparsejson(&d, text + at, n) : yparse(&d, text ? text + at : "", n)) < 0)
+			yqdie("bad file '%s': [%d:%d] %s", name ? name : "-", d.eline, d.ecol, d.err);
+		if (!json && d.docend && d.docend < n) {
+			n = d.docend;   /* again alone, so that it can be written as a whole */
+			yfree(&d);
+			(void)yparse(&d, text + at, n);
+		}
+		at += n;
+		if ((why = xrun(&x, &d, expr, &l)))
+			yqdie("%s", why);
+		for (n = 0; n < l.n; n++) {
+			const struct ynode *v = l.v[n]->n;
+			if ((*results)++ && !yq.nodoc && !how.json && n == 0 && v->line)
+				bufputs(out, "---\n");
+			xprint(out, &how, &d, l.v[n]->n);
+			*good |= v->kind != Y_NULL && (v->kind != Y_BOOL || v->i);
+		}
+		yfree(&d);
+		first = false;
+	}
+}
+
+/* Become mikefarah's yq for what is beyond us. */
+static void
+yqforeign(const char *expr, char *argv[])
+{
+	struct ydoc d = { 0 };
+	struct x x = { .noenv = yq.noenv, .nofile = yq.nofile };
+	struct xnode *e;
+	const char *prog, *why = xparse(&x, &d, expr, &e);
+
+	if (why && x.foreign && (prog = foreignyq())) {
+		execv(prog, argv);
+		yqdie("run %s: %s", prog, strerror(errno));
+	}
+	if (why)
+		yqdie("%s", xwhy(&x));
+	yfree(&d);
+}
+
+static int
+cmdyq(int argc, char *argv[])
+{
+	const char *expr = NULL, *file = NULL;
+	char **all = yalloc(&perm, ((size_t)argc + 2) * sizeof *all), **words = yalloc(&perm, ((size_t)argc + 2) * sizeof *words);
+	struct buf b = { 0 }, out = { 0 };
+	struct stat st = { 0 };
+	size_t results = 0;
+	bool good = false;
+	int i, n = 0, k;
+
+	memcpy(all + 1, argv, ((size_t)argc + 1) * sizeof *all);
+	all[0] = keep("yq");
+	for (i = 0; i < argc; )
+		if (argv[i][0] == '-' && argv[i][1])
+			i += yqflag(argv + i);
+		else
+			words[n++] = argv[i++];
+	words[n] = NULL;
+	if (yq.help) {
+		usage(findcmd(NULL, "yq"));
+		return 0;
+	}
+	if (yq.version) {
+		puts("yq (expressions of https://github.com/mikefarah/yq/ in lima-c " VERSION ") version v4.50.1");
+		return 0;
+	}
+	k = n && (strcmp(words[0], "eval") == 0 || strcmp(words[0], "e") == 0);
+	if (yq.file) {
+		if (readfile(yq.file, &b, 1 << 20) < 0)
+			yqdie("open %s: %s", yq.file, strerror(errno));
+		expr = keep("%s", b.s);
+	} else if (k < n && (stat(words[k], &st) < 0 || !S_ISREG(st.st_mode)))
+		expr = words[k++];
+	expr = expr ? expr : ".";
+	yqforeign(expr, all);
+	if (yq.inplace && k == n)
+		yqdie("write in place flag only applicable when giving an expression and at least one file");
+	if (yq.null)
+		yqtext(expr, NULL, NULL, 0, &out, &results, &good);
+	else if (k == n && isatty(0))
+		yqdie("no input: name a file, or pipe one in");
+	else
+		for (; k < n || !file; k++) {
+			file = k < n ? words[k] : "-";
+			b.len = 0;
+			if ((strcmp(file, "-") == 0 ? readall(0, &b, YMAXTEXT) : readfile(file, &b, YMAXTEXT)) < 0)
+				yqdie("open %s: %s", file, strerror(errno));
+			yqtext(expr, file, b.s, b.len, &out, &results, &good);
+			if (yq.inplace) {
+				if (stat(file, &st) < 0 || writefile(file, out.s ? out.s : "", out.len, st.st_mode & 07777) < 0)
+					yqdie("write %s: %s", file, strerror(errno));
+				break;
+			}
+		}
+	if (!yq.inplace)
+		putdata(&out, !yq.plainly && (yq.colour || coloured()));
+	buffree(&b);
+	buffree(&out);
+	if (yq.status && !good)
+		yqdie("no matches found");
+	return 0;
+}
+
 /* ---- info, validate, hostagent ---- */
 
 static int
@@ -16102,6 +17956,7 @@ static const struct cmd cmds[] = {
 	{ "__complete", NULL,    RAW,      0, -1, "[WORD...]",             NULL, cmdcomplete },
 	{ "__completeNoDesc", NULL, RAW,   0, -1, "[WORD...]",             NULL, cmdcomplete },
 	{ "info",      NULL,     INFO_,    0, 0,  "",                      "show what this program and host have", cmdinfo },
+	{ "yq",        NULL,     RAW,      0, -1, "[EXPRESSION] [FILE...]", "evaluate an expression on YAML or JSON", cmdyq },
 	{ "help",      NULL,     HELP,     0, 2,  "[COMMAND]",             "help for a command", cmdhelp },
 	{ "hostagent", NULL,     AGENT,    1, 1,  "NAME",                  NULL, cmdhostagent },
 	{ "sftp",      NULL,     SFTP,     1, 1,  "DIR",                   NULL, cmdsftp },
@@ -16772,6 +18627,8 @@ main(int argc, char *argv[])
 	base = argc ? argv[0] : "limactl";
 	base = strrchr(base, '/') ? strrchr(base, '/') + 1 : base;
 	host.argv0 = argc ? argv[0] : NULL;
+	if (strncmp(base, "yq", strcspn(base, ".")) == 0 && strcspn(base, ".") == 2)
+		return cmdyq(argc - 1, argv + 1);
 	if (argc)
 		argv = wrapper(base, &argc, argv);
 	signal(SIGPIPE, SIG_IGN);

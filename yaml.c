@@ -90,6 +90,7 @@ struct ynode {
 	bool merged;            /* came into its map by << */
 	bool keep;              /* a block scalar with +: owns the empty lines below */
 	bool merges;            /* a map with a << in the source */
+	bool after;             /* stands for a block collection: a comment there was its last entry's */
 	int line, col;          /* 1-based position of off, in bytes */
 	const char *s;          /* decoded text; plain scalars as in the source */
 	size_t len;
@@ -2886,6 +2887,7 @@ yreplace(struct ydoc *d, struct ynode *old, struct ynode *v)
 	v = yloose(d, v);
 	if (old->kind == Y_STR && v->kind == Y_STR && v->style == Y_PLAIN)
 		v->style = old->style;
+	v->after = old->after || (yiscoll(old) && old->style == Y_BLOCK);
 	v->off = old->off;
 	v->end = old->end;
 	v->ind = old->ind;
@@ -3167,7 +3169,7 @@ ytrailing(struct buf *b, const struct ydoc *d, const struct ynode *n)
 {
 	size_t stop = ylinestop(d, n->end);
 
-	if (!memchr(d->text + n->end, '#', stop - n->end))
+	if (n->after || !memchr(d->text + n->end, '#', stop - n->end))
 		return;
 	if (d->text[n->end] == '#')
 		bufputs(b, "  ");

@@ -251,10 +251,26 @@ fzagent(const char *s, size_t n)
 	HOLDS(matchport(&c, 60022, &o.port, &e) < 0 || (e.port == o.port.num && strcmp(e.host, "127.0.0.1") == 0));
 }
 
+/* An expression on a document: it ends, and what it makes of the text can be
+ * read again. */
+static void
+fzexpr(const char *s, size_t n)
+{
+	static const char doc[] = "a: 1 # c\nb: [x, {c: 2}]\nd:\n- e: \"f\"\n  g: 0x10 # h\n- null\ni: {}\n";
+	const char *why, *text = xedit(doc, s, &why);
+	struct ydoc d = { 0 };
+
+	(void)n;
+	HOLDS(text || *why);
+	if (text)
+		HOLDS(yparse(&d, text, strlen(text)) == 0);
+	yfree(&d);
+}
+
 static const struct target { const char *name; void (*run)(const char *s, size_t n); } targets[] = {
 	{ "qcow2", fzqcow2 }, { "size", fzsize }, { "gotmpl", fzgotmpl }, { "safe", fzsafe },
 	{ "quote", fzquote }, { "locator", fzlocator }, { "sftp", fzsftp }, { "header", fzheader },
-	{ "agent", fzagent },
+	{ "agent", fzagent }, { "expr", fzexpr },
 };
 static const struct target *target;
 static struct yarena kept;
