@@ -11911,6 +11911,7 @@ listenergone(struct listener *l)
 {
 	struct listener gone = *l;
 	struct fwd *f = gone.to;
+	struct end other = { 0 };
 	size_t i;
 
 	*l = fw.l[--fw.nl];
@@ -11919,9 +11920,14 @@ listenergone(struct listener *l)
 	fwdsay("stopping", &gone.port, &f->host);
 	f->refs--;
 	/* another address of the guest may lead to the same place */
-	for (i = 0; i < fw.nl && !f->fixed; i++)
-		if (fw.l[i].to == f)
-			guestend(&fw.l[i].port, &f->guest);
+	for (i = 0; i < fw.nl; i++)
+		if (fw.l[i].to == f) {
+			guestend(&fw.l[i].port, &other);
+			if (endsame(&other, &f->guest))
+				break;
+		}
+	if (other.port && !f->fixed)
+		f->guest = other;
 	fwdsync(f);
 }
 
