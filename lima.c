@@ -3034,9 +3034,9 @@ static const struct key confkeys[] = {
 	{ .path = "video.vnc.display",      .type = KSTR,  .off = C(vncdisplay) },
 	{ .path = "provision",              .type = KLIST, .off = C(provisions), ITEMS(provisionkeys, struct provision), .brief = true },
 	{ .path = "upgradePackages",        .type = KBOOL, .off = C(upgrade), .def = "false" },
-	{ .path = "containerd.system",      .type = KBOOL, .off = C(containerdsystem), .def = "false", .later = true },
-	{ .path = "containerd.user",        .type = KBOOL, .off = C(containerduser), .def = "false", .later = true },
-	{ .path = "containerd.archives",    .type = KLIST, .off = C(archives), ITEMS(archivekeys, struct image), .later = true },
+	{ .path = "containerd.system",      .type = KBOOL, .off = C(containerdsystem), .def = "false" },
+	{ .path = "containerd.user",        .type = KBOOL, .off = C(containerduser), .def = "false" },
+	{ .path = "containerd.archives",    .type = KLIST, .off = C(archives), ITEMS(archivekeys, struct image) },
 	{ .path = "guestInstallPrefix",     .type = KSTR,  .off = C(prefix), .def = "/usr/local", .check = checkline },
 	{ .path = "probes",                 .type = KLIST, .off = C(probes), ITEMS(probekeys, struct probe), .brief = true },
 	{ .path = "portForwards",           .type = KLIST, .off = C(forwards), ITEMS(forwardkeys, struct forward), .brief = true },
@@ -6786,6 +6786,23 @@ preparefirmware(const struct conf *c, const char *dir)
 			(void)bring(im[i].location, im[i].digest, dst, "UEFI code", true);
 }
 
+/* The archive of containerd and nerdctl for an instance in the making.  Without
+ * one that can be had the packages of the guest serve. */
+static void
+prepareengine(const struct conf *c, const char *dir)
+{
+	const struct image *im = c->archives.v;
+	size_t i;
+
+	if (c->containerduser <= 0 && c->containerdsystem <= 0)
+		return;
+	for (i = 0; i < c->archives.n; i++)
+		if (im[i].location && (!im[i].arch || strcmp(im[i].arch, c->arch) == 0) &&
+		    bring(im[i].location, im[i].digest, keep("%s/nerdctl-full.tgz", dir), "the containerd archive", false) == 0)
+			return;
+	info("The archive of containerd and nerdctl cannot be had: containerd will be that of the guest's packages");
+}
+
 /* limactl before 2.1 had other names: diffdisk, and basedisk for a CD. */
 static void
 legacynames(const char *dir, const char *disk, const char *base, const char *iso)
@@ -8267,6 +8284,15 @@ guestdisks(const struct conf *c, struct buf *env)
 	buffree(&args);
 }
 
+/* The archive of an instance whose containerd is wanted, or NULL. */
+static const char *
+enginearchive(const struct conf *c)
+{
+	const char *path = keep("%s/nerdctl-full.tgz", c->dir);
+
+	return (c->containerduser > 0 || c->containerdsystem > 0) && access(path, R_OK) == 0 ? path : NULL;
+}
+
 /* What boot.sh has to know of a configuration, in the names of spec/runtime.md
  * 5.4. */
 static void
@@ -8292,7 +8318,7 @@ guestfacts(const struct conf *c, struct buf *env, const char *iid)
 static int
 writecidata(const struct conf *c)
 {
-	const char *hostname = guesthostname(c->name), *keys = pubkeys(c), *iid, *mac = macaddress(c->dir);
+	const char *hostname = guesthostname(c->name), *keys = pubkeys(c), *iid, *mac = macaddress(c->dir), *archive;
 	const char *key = readline1(keep("%s/ssh_host_ed25519_key", c->dir));
 	const char *pub = readline1(keep("%s/ssh_host_ed25519_key.pub", c->dir));
 	struct buf user = { 0 }, net = { 0 }, env = { 0 }, meta = { 0 }, hosts = { 0 }, out = { 0 }, param = { 0 }, etc = { 0 };
@@ -8300,6 +8326,7 @@ writecidata(const struct conf *c)
 	struct pairs pairs = guestenv(c);
 	const unsigned char *p;
 	unsigned char d[32];
+	struct stat st;
 	size_t len;
 	int ret;
 
@@ -8322,6 +8349,9 @@ writecidata(const struct conf *c)
 	guestfacts(c, &env, iid);
 	guestmounts(c, &env);
 	guestdisks(c, &env);
+	/* by size and date boot.sh knows whether it has unpacked this one */
+	if ((archive = enginearchive(c)) && stat(archive, &st) == 0)
+		bufprintf(&env, "LIMA_CIDATA_CONTAINERD_ARCHIVE=%lld-%lld\n", (long long)st.st_size, (long long)st.st_mtime);
 	guestprovision(c, &iso, &env);
 	guesthosts(c, &hosts);
 	guestcerts(c, &iso, &env);
@@ -10347,7 +10377,7 @@ qemunetworks(struct args *a, const struct conf *c, const struct arch *ar)
 	}
 }
 
-/* Additional disks, before the one of cidata: the guest knows them as vdb ... */
+/* Additional disks and the archive of containerd, before cidata: the guest knows them as vdb ... */
 static void
 qemudisks(struct args *a, const struct conf *c, const struct arch *ar)
 {
@@ -10362,6 +10392,12 @@ qemudisks(struct args *a, const struct conf *c, const struct arch *ar)
 		arg(a, "file=%s,if=none,format=%s,discard=unmap,detect-zeroes=unmap,id=data%zu", qemupath(d.file), d.fmt, i);
 		arg(a, "-device");
 		arg(a, "virtio-blk-%s,drive=data%zu,serial=lima-disk-%zu", ar->bus, i, i);
+	}
+	if ((why = enginearchive(c))) {
+		arg(a, "-drive");
+		arg(a, "file=%s,if=none,format=raw,readonly=on,id=nerdctl", qemupath(why));
+		arg(a, "-device");
+		arg(a, "virtio-blk-%s,drive=nerdctl,serial=lima-nerdctl", ar->bus);
 	}
 }
 
@@ -14848,6 +14884,7 @@ createinstance(const char *name, const char *text)
 	    writefile(keep("%s/lima-version", tmp), VERSION, strlen(VERSION), 0444) < 0)
 		die("cannot write %s", tmp);
 	preparedisk(&c, tmp);
+	prepareengine(&c, tmp);
 	if (gotsig)
 		die("interrupted");
 	if (syscall(SYS_renameat2, AT_FDCWD, tmp, AT_FDCWD, dir, 1 /* RENAME_NOREPLACE */) < 0) {

@@ -26,6 +26,7 @@ status=0
 changed=
 restart_sshd=
 reports=
+provision_log=/var/log/lima-provision.log
 nl='
 '
 
@@ -732,9 +733,82 @@ mounts_ready() {
 	done 2>/dev/null
 }
 
+# --- containerd -----------------------------------------------------------------
+
+as_user() {
+	sudo -u "$user" env "HOME=$home" "XDG_RUNTIME_DIR=/run/user/$uid" "PATH=$PATH" "$@"
+}
+
+# unpack_engine: the archive on a disk of its own, when it is a new one
+unpack_engine() {
+	mark=/var/lib/lima-boot/containerd
+	slurp $mark
+	[ "$text" != "$LIMA_CIDATA_CONTAINERD_ARCHIVE$nl" ] || return 0
+	serial_device lima-nerdctl || { why='its archive is not attached'; return 1; }
+	console 'lima-progress unpacking containerd and nerdctl'
+	mkdir -p "$prefix" /var/lib/lima-boot && tar -C "$prefix" -xzf "/dev/$dev" &&
+		printf '%s\n' "$LIMA_CIDATA_CONTAINERD_ARCHIVE" >$mark || { why='its archive cannot be unpacked'; return 1; }
+	systemctl daemon-reload
+}
+
+# user_containerd: by the tool of the archive, else a unit of ours does the same:
+# rootlesskit gives it a user namespace with a network, in which its state and its
+# data are the user's
+user_containerd() {
+	systemctl start "user@$uid.service" || { why='the user manager does not start'; return 1; }
+	# Ubuntu lets no program make a user namespace that has no profile
+	if [ -e /etc/apparmor.d/abi/4.0 ] && [ ! -e /etc/apparmor.d/usr.local.bin.rootlesskit ]; then
+		printf 'abi <abi/4.0>,\ninclude <tunables/global>\nprofile lima-rootlesskit %s flags=(unconfined) {\n  userns,\n}\n' \
+			"$(command -v rootlesskit)" >/etc/apparmor.d/usr.local.bin.rootlesskit && systemctl restart apparmor
+	fi
+	units=$home/.config/systemd/user
+	if [ ! -e "$units/containerd.service" ]; then
+		if command -v containerd-rootless-setuptool.sh >/dev/null; then
+			as_user containerd-rootless-setuptool.sh install >>"$provision_log" 2>&1 &&
+				as_user env CONTAINERD_NAMESPACE=default containerd-rootless-setuptool.sh install-buildkit-containerd >>"$provision_log" 2>&1 ||
+				{ why="containerd-rootless-setuptool.sh fails (hint: see $provision_log)"; return 1; }
+		else
+			as_user mkdir -p "$units" "$home/.local/share/containerd"
+			printf '%s\n' '[Unit]' 'Description=containerd without root' '[Service]' \
+				'ExecStartPre=mkdir -p %t/containerd' \
+				"ExecStart=rootlesskit --state-dir=%t/containerd-rootless --net=slirp4netns --mtu=65520 --slirp4netns-sandbox=auto --disable-host-loopback --port-driver=builtin --copy-up=/etc --copy-up=/run --copy-up=/var/lib --propagation=rslave sh -c 'rm -rf /run/containerd /var/lib/containerd; mkdir -p /run/containerd /var/lib/containerd && mount --bind %t/containerd /run/containerd && mount --bind %h/.local/share/containerd /var/lib/containerd && exec containerd'" \
+				'Delegate=yes' 'KillMode=mixed' 'Restart=on-failure' '[Install]' 'WantedBy=default.target' >"$units/containerd.service" &&
+				chown "$uid:$gid" "$units/containerd.service"
+		fi
+	fi
+	as_user systemctl --user enable -q --now containerd.service || { why='its unit for the user does not start'; return 1; }
+	tries=0
+	until [ -S "/run/user/$uid/containerd/containerd.sock" ]; do
+		[ $((tries += 1)) -le 150 ] || { why='it does not answer (hint: journalctl --user -u containerd)'; return 1; }
+		sleep 0.2
+	done
+}
+
+containerd() {
+	[ -n "${LIMA_CIDATA_CONTAINERD_USER-}${LIMA_CIDATA_CONTAINERD_SYSTEM-}" ] || return 0
+	why='systemd is not the init system of this guest'
+	prefix=${LIMA_CIDATA_GUEST_INSTALL_PREFIX:-/usr/local}
+	from="the distribution's packages"
+	if [ -d /run/systemd/system ] && if [ -n "${LIMA_CIDATA_CONTAINERD_ARCHIVE-}" ]; then
+		from='the archive of nerdctl'
+		unpack_engine
+	else
+		why='its packages cannot be installed'
+		command -v rootlesskit >/dev/null && [ -x /usr/bin/containerd ] || install_packages containerd runc rootlesskit slirp4netns uidmap
+	fi; then
+		console "lima-progress using containerd of $from"
+		[ -z "${LIMA_CIDATA_CONTAINERD_SYSTEM-}" ] || {
+			why='its service does not start'
+			systemctl enable -q --now containerd.service
+		} || degraded "containerd is not there: $why"
+		[ -z "${LIMA_CIDATA_CONTAINERD_USER-}" ] || user_containerd || degraded "containerd is not there for the user: $why"
+	else
+		degraded "containerd is not there: $why"
+	fi
+}
+
 # --- provisioning -------------------------------------------------------------
 
-provision_log=/var/log/lima-provision.log
 
 # run_one MODE FILE COMMAND...: run a script; when it fails the host is told
 # which one, with its last lines. The next ones still run. The reports go out in
@@ -1164,6 +1238,7 @@ late() {
 	upgrade_packages
 	mount_tools
 	mounts_ready
+	containerd
 	provision_files
 	scripts system
 	provision_user
