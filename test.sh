@@ -2791,7 +2791,7 @@ bar' bash -c '
 	guestsays "$guest" id -un
 	guestsays "$want" id -u
 	guestsays "/home/$guest.linux" sh -c 'echo $HOME'
-	guestsays "/home/$guest.linux" pwd
+	guestsays "/home/$guest.linux" sh -c "cd && pwd"
 	guestsays "/home/$guest.linux" readlink -f "/home/$guest.guest"
 	guestsays "$guest 700" stat -c '%U %a' "/home/$guest.linux"
 	guestsays "$(getent passwd "$uid" 2>/dev/null | cut -d : -f 5 | cut -d , -f 1)" sh -c 'getent passwd $(id -u) | cut -d : -f 5 | cut -d , -f 1'
@@ -2887,7 +2887,7 @@ bar' bash -c '
 	guestsays "$id" cat /proc/sys/kernel/random/boot_id
 	is "$vm" Running || bad 'not Running'
 	ok 'the ssh master is killed: a new one by itself'
-	guestsays kept sh -c 'echo kept >kept; sync; cat kept'
+	guestsays kept sh -c 'cd; echo kept >kept; sync; cat kept'
 	a=$(agentpid "$vm")
 	m=$m2
 	lc shell "$vm" sudo reboot
@@ -2896,7 +2896,7 @@ bar' bash -c '
 	is "$vm" Running || bad 'not Running'
 	await 30 newssh || bad 'no master after the reboot'
 	ok 'the guest reboots: the agent stays, ssh comes back'
-	guestsays kept cat kept
+	guestsays kept sh -c 'cat ~/kept'
 	ok 'a file survives'
 
 	# the end, in order
@@ -2945,7 +2945,7 @@ bar' bash -c '
 	lc start
 	status 0
 	printf '# restart: %d s\n' $(($(date +%s) - now))
-	guestsays kept cat kept
+	guestsays kept sh -c 'cat ~/kept'
 	# ext4 recovers its journal when it was not unmounted
 	sh_ sh -c 'sudo dmesg | grep -c "recovery complete"; sudo journalctl -b -1 -n 1 -q --no-pager'
 	same "$(sed -n 1p "$out")" 0
@@ -2988,7 +2988,7 @@ bar' bash -c '
 		errlacks level=warning
 		errhas 'Using cache'
 		errhas READY
-		for c in 'id -un=zoe' 'id -u=70001' 'pwd=/home/zoe.linux' 'sudo -n id -u=0' 'hostname=lima-zoe'; do
+		for c in 'id -un=zoe' 'id -u=70001' 'printenv HOME=/home/zoe.linux' 'sudo -n id -u=0' 'hostname=lima-zoe'; do
 			# shellcheck disable=SC2086
 			aszoe "$LIMACTL" shell "$vm" ${c%%=*}
 			outis "${c#*=}"
