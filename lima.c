@@ -5496,10 +5496,40 @@ xprint(struct buf *b, const struct xlook *how, struct ydoc *d, struct ynode *n)
 	else if (how->json) {
 		yjson(b, n, how->indent);
 		bufputc(b, '\n');
-	} else if (n == d->root && d->docend == d->len)
+	} else if (n == d->root && d->text && d->docend == d->len)
 		ywrite(d, b);
 	else
 		yyaml(b, n, 0);
+}
+
+/* Evaluate an expression on the tree of d, which no text belongs to, and print
+ * the results: of one tree scalars on one line, for line, else each on its own. */
+static void
+xquery(struct ydoc *d, const char *expr, const struct xlook *how, bool line, struct buf *out)
+{
+	struct x x = { .noenv = true, .nofile = true };
+	struct xlist l = { 0 };
+	struct buf b = { 0 };
+	const char *why = xrun(&x, d, expr, &l);
+	char ind[16];
+	size_t i;
+
+	if (why && x.foreign) {
+		yjson(&b, d->root, 0);
+		snprintf(ind, sizeof ind, "-I%d", how->indent);
+		if (xforeign(expr, (const char *const[]){ "-pj", how->json ? "-oj" : "-oy", "-r", ind, NULL }, b.s, b.len, out))
+			why = NULL;
+		buffree(&b);
+	}
+	if (why)
+		die("%s", xwhy(&x));
+	for (i = 0; i < l.n; i++) {
+		if (line && l.n > 1 && l.v[i]->n->kind >= Y_SEQ)
+			die("the expression %s yields several values, not all of them scalars; put them in a list", bq(expr));
+		xprint(out, how, d, l.v[i]->n);
+		if (line && i + 1 < l.n)
+			out->s[out->len - 1] = ' ';
+	}
 }
 
 /* The text after an expression, or NULL with *why. */
@@ -14167,6 +14197,7 @@ ready(const struct inst *in)
 enum ftype { FBOOL, FSTR, FINT, FUINT16, FFLOAT, FDURATION, FLIST, FARRAY };
 enum flagid {
 	FLOGLEVEL, FLOGFORMAT, FDEBUG, FTTY, FYES, FHELP, FVERSION,
+	FYQ, FFILTER, FINFOYQ,
 	FCPUS, FDNS, FMEMORY, FMOUNT, FMOUNTONLY, FMOUNTNONE, FMOUNTTYPE, FVMTYPE, FINOTIFY, FWRITABLE, FNETWORK, FNESTED, FROSETTA,
 	FSET, FPARAM, FVIDEO, FAUDIODEVICE, FAUDIOIF, FSSHPORT, FVARIANT, FARCH, FCONTAINERD, FDISK, FPLAIN, FPORTFORWARD, FSHELLPATH,
 	FNAME, FLISTTEMPLATES, FLISTDRIVERS, FTIMEOUTFLAG, FFOREGROUND, FFORCE,
@@ -14325,7 +14356,10 @@ static const struct flag {
 	[FSHELL]         = { "shell", 0, FSTR, SHELL, NULL, NULL, "shell to run, e.g. /bin/bash" },
 	[FWORKDIR]       = { "workdir", 0, FSTR, SHELL, NULL, NULL, "directory to start in" },
 	[FINSTANCE]      = { "instance", 0, FSTR, SHELL, NULL, NULL, NULL },
-	[FFORMAT]        = { "format", 'f', FSTR, LIST, NULL, NULL, "table, json, or a template like '{{.Name}}'" },
+	[FFORMAT]        = { "format", 'f', FSTR, LIST, NULL, NULL, "table, json, yaml, or a template like '{{.Name}}'" },
+	[FYQ]            = { "yq", 0, FARRAY, LIST, NULL, NULL, "evaluate an expression on each instance" },
+	[FFILTER]        = { "filter", 'l', FARRAY, LIST, NULL, NULL, "only instances for which an expression is true" },
+	[FINFOYQ]        = { "yq", 0, FSTR, INFO_, NULL, NULL, "evaluate an expression on it" },
 	[FJSON]          = { "json", 0, FBOOL, LIST|NETLIST|WATCH|DISKLIST, NULL, NULL, "print JSON, an object on a line" },
 	[FQUIET]         = { "quiet", 'q', FBOOL, LIST|SNAPLIST, NULL, NULL, "names only" },
 	[FLISTFIELDS]    = { "list-fields", 0, FBOOL, LIST, NULL, NULL, "print the fields that a template can name, and exit" },
@@ -14338,7 +14372,7 @@ static const struct flag {
 	[FFOLLOW]        = { "follow-symlinks", 0, FBOOL, SFTP, NULL, NULL, NULL },
 	[FGUESTUID]      = { "guest-uid", 0, FINT, SFTP, NULL, NULL, NULL },
 	[FPROGRESS]      = { "progress", 0, FBOOL, START|RESTART|AGENT, NULL, NULL, "taken for compatibility: the stages of the boot are shown anyway" },
-	[FSTARTIT]       = { "start", 0, FBOOL, SHELL|CLONE, NULL, NULL, "start the instance, without asking" },
+	[FSTARTIT]       = { "start", 0, FBOOL, SHELL|CLONE|EDIT, NULL, NULL, "start the instance, without asking" },
 	[FRECURSIVE]     = { "recursive", 'r', FBOOL, COPY, NULL, NULL, "copy directories with what they hold" },
 	[FVERBOSE]       = { "verbose", 'v', FBOOL, COPY, NULL, NULL, "show what is done" },
 	[FBACKEND]       = { "backend", 0, FSTR, COPY, NULL, NULL, "scp, rsync or auto (default auto)" },
@@ -14836,6 +14870,56 @@ putdata(const struct buf *data, bool colour)
 
 /* edit, and the questions on a terminal. */
 
+/* The user's editor, run on a copy of a text; what was saved.  A head of
+ * comments says what is to be done; it goes again unless it was changed. */
+static const char *
+edited(const char *text)
+{
+	static const char head[] = "# Change what is below, save and leave the editor.\n"
+	    "# A file that is saved empty changes nothing.\n\n";
+	const char *const progs[] = { getenv("VISUAL"), getenv("EDITOR"), "editor", "vim", "vi", "emacs" };
+	const char *prog = NULL, *tmp = getenv("TMPDIR"), *s;
+	char *path = keep("%s/lima-edit-XXXXXX.yaml", tmp && *tmp ? tmp : "/tmp");
+	struct buf b = { 0 };
+	size_t i;
+	int fd, st;
+
+	for (i = 0; i < LEN(progs) && !prog; i++)
+		prog = progs[i] && *progs[i] ? findprog(progs[i]) : NULL;
+	if (!prog)
+		die("could not detect a text editor binary, try setting $EDITOR");
+	if ((fd = mkostemps(path, 5, O_CLOEXEC)) < 0)
+		die("create %s:", path);
+	if (writeall(fd, head, sizeof head - 1) < 0 || writeall(fd, text, strlen(text)) < 0)
+		die("write %s:", path);
+	close(fd);
+	st = runto((char *[]){ keep("%s", prog), path, NULL }, NULL, NULL, -1);
+	if (st == 0 && readfile(path, &b, 4 << 20) < 0)
+		st = -1;
+	(void)unlink(path);
+	if (st != 0)
+		die("%s %s", prog, ended(st));
+	s = keep("%s", startswith(b.s, head) ? b.s + sizeof head - 1 : b.s);
+	buffree(&b);
+	return s;
+}
+
+/* A question with yes or no, yes when nothing is typed; no without a terminal. */
+static bool
+ask(const char *question)
+{
+	char line[64];
+
+	if (!opt[FTTY].b || !isatty(0))
+		return false;
+	fprintf(stderr, "? %s(Y/n) ", question);
+	fflush(stderr);
+	if (!fgets(line, sizeof line, stdin))
+		return false;
+	return strchr("yY\n", *line) != NULL;
+}
+static const char startask[] = "Do you want to start the instance now? ";
+
 /* ---- 31. Creating and starting ------------------------------------------ */
 
 /* Remove what a killed create of this name left; a live one holds its lock. */
@@ -15033,25 +15117,51 @@ foreground(const struct inst *in)
 	die("run %s:", argv[0]);
 }
 
+/* Refuse a text that is no configuration; one that the user wrote is kept. */
+static _Noreturn void
+rejected(const char *text, const char *why)
+{
+	if (!opt[FTTY].b || writefile("lima.REJECTED.yaml", text, strlen(text), 0644) < 0)
+		die("%s", why);
+	die("the YAML is invalid, saved the buffer as `lima.REJECTED.yaml`: %s", why);
+}
+
+/* Check an edited text as that of the instance name; a disk does not shrink. */
+static void
+checkedited(const char *name, const char *path, const char *old, const char *text)
+{
+	struct conf c, was;
+
+	confload(&c, name, text, strlen(text), keep("main file %s", bq(path)), true);
+	if (c.errs)
+		rejected(text, c.errs);
+	confload(&was, name, old, strlen(old), path, false);
+	if (!was.errs && c.disk < was.disk)
+		rejected(text, keep("field `disk`: shrinking the disk (%s --> %s) is not supported", printsize(was.disk), printsize(c.disk)));
+}
+
+static const char *
+filetext(const char *path)
+{
+	struct buf b = { 0 };
+	const char *s;
+
+	if (readfile(path, &b, 4 << 20) < 0)
+		die("read %s:", path);
+	s = keep("%s", b.s);
+	buffree(&b);
+	return s;
+}
+
 /* The text of lima.yaml in dir after the edits that flags ask for, checked as
  * that of the instance name.  The text as it was when there are none. */
 static const char *
 editedtext(const char *name, const char *dir, bool *changed)
 {
-	const char *path = keep("%s/lima.yaml", dir), *text, *old;
-	struct buf b = { 0 };
-	struct conf c;
+	const char *path = keep("%s/lima.yaml", dir), *old = filetext(path), *text = applyflags(old, true);
 
-	if (readfile(path, &b, 4 << 20) < 0)
-		die("read %s:", path);
-	old = keep("%s", b.s);
-	buffree(&b);
-	text = applyflags(old, true);
-	if ((*changed = strcmp(text, old) != 0)) {
-		confload(&c, name, text, strlen(text), keep("main file %s", bq(path)), true);
-		if (c.errs)
-			die("%s", c.errs);
-	}
+	if ((*changed = strcmp(text, old) != 0))
+		checkedited(name, path, old, text);
 	return text;
 }
 
@@ -15297,6 +15407,41 @@ cmdrestart(int argc, char *argv[])
 	return 0;
 }
 
+/* Change lima.yaml of a stopped instance, or a file, by flags or by hand. */
+static int
+cmdedit(int argc, char *argv[])
+{
+	const char *name = argc ? argv[0] : deftemplate, *path, *old, *text;
+	bool isinst = !badname(name);
+	struct inst in = { 0 };
+
+	if (isinst && inspect(&in, name) < 0)
+		die("instance %s not found", bq(name));
+	if (in.agent || in.driver)
+		die("cannot edit a running instance");
+	path = isinst ? keep("%s/lima.yaml", in.dir) : name;
+	old = filetext(path);
+	text = editflags() ? applyflags(old, true) : opt[FTTY].b && isatty(0) ? edited(old) : old;
+	if (!text[strspn(text, " \t\r\n")]) {
+		info("Aborting, as requested by saving the file with empty content");
+		return 0;
+	}
+	if (strcmp(text, old) == 0)
+		info("Aborting, no changes made to the instance");
+	else {
+		checkedited(isinst ? name : "edited", path, old, text);
+		if (isinst && (lockinstance(&in) < 0 || in.agent || in.driver))
+			die("cannot edit a running instance");
+		if (writefile(path, text, strlen(text), 0644) < 0)
+			exit(1);
+		if (isinst)
+			info("Instance %s configuration edited", bq(name));
+	}
+	if (isinst && (opt[FSTARTIT].set ? opt[FSTARTIT].b : ask(startask)))
+		startnow(name);
+	return 0;
+}
+
 /* The systemd user unit that starts an instance at login. */
 static const char *
 unitpath(const char *name)
@@ -15396,14 +15541,53 @@ putstr(struct ydoc *d, struct ynode *m, const char *key, const char *s)
 	(void)yput(d, m, key, ynewstr(d, s));
 }
 
-static void
-listjson(const struct inst *in)
+/* The expressions of --yq or --filter as one, each in its own parentheses. */
+static const char *
+exprof(enum flagid id, const char *head)
+{
+	const struct args *w = &opt[id].words;
+	const char *s = w->n ? "" : NULL;
+	size_t i;
+
+	for (i = 0; i < w->n; i++)
+		s = keep("%s%s%s(%s\n)", s, i ? " | " : "", head, w->v[i]);
+	return w->n == 1 && !*head ? w->v[0] : s;       /* alone: errors name its own columns */
+}
+
+/* Does an instance get through --filter?  It sees no fields of the host. */
+static bool
+listed(const struct inst *in, const char *filter)
 {
 	struct ydoc d = { 0 };
 	struct buf b = { 0 };
+	enum instfield f;
+	bool hit;
 
-	yjson(&b, insttree(&d, in, false), 0);
-	puts(b.s);
+	if (!filter)
+		return true;
+	d.root = insttree(&d, in, false);
+	for (f = IHOSTOS; f < NINSTFIELD; f++)
+		ydel(&d, yget(d.root, instfields[f].json));
+	xquery(&d, filter, &(struct xlook){ .json = true }, false, &b);
+	hit = b.len > 0;
+	buffree(&b);
+	yfree(&d);
+	return hit;
+}
+
+/* An instance as JSON or YAML, or what --yq makes of it. */
+static void
+listdata(const struct inst *in, const char *expr, bool json, bool first)
+{
+	struct ydoc d = { 0 };
+	struct buf b = { 0 };
+	struct xlook how = { .json = json, .raw = true, .indent = json && coloured() ? 4 : 0 };
+
+	d.root = insttree(&d, in, false);
+	xquery(&d, expr ? expr : ".", &how, true, &b);
+	if (!json && !first && b.len)
+		puts("---");
+	putdata(&b, coloured());
 	buffree(&b);
 	yfree(&d);
 }
@@ -15489,29 +15673,41 @@ listfields(void)
 		puts(name[i]);
 }
 
+static void
+checklistflags(const char *fmt)
+{
+	bool table = strcmp(fmt, "table") == 0;
+	static const enum flagid nofields[] = { FFORMAT, FYQ, FFILTER };
+	size_t i;
+
+	if (opt[FJSON].b && opt[FFORMAT].set)
+		die("option --json conflicts with option --format");
+	for (i = 0; opt[FLISTFIELDS].b && i < LEN(nofields); i++)
+		if (opt[nofields[i]].set)
+			die("option --list-fields conflicts with option --%s", flags[nofields[i]].name);
+	if (opt[FYQ].set && (opt[FFORMAT].set || opt[FJSON].b) && strcmp(fmt, "json") != 0 && strcmp(fmt, "yaml") != 0)
+		die("option --yq only works with --format json or yaml");
+	if (opt[FQUIET].b && !table && !(opt[FYQ].set && !opt[FFORMAT].set && !opt[FJSON].b))
+		die("option --quiet can only be used with '--format table'");
+}
+
 static int
 cmdlist(int argc, char *argv[])
 {
 	static const char *const head[9] = { "NAME", "STATUS", "SSH", "VMTYPE", "ARCH", "CPUS", "MEMORY", "DISK", "DIR" };
-	const char *fmt = opt[FFORMAT].set ? opt[FFORMAT].s : opt[FJSON].b ? "json" : "table";
+	const char *fmt = opt[FFORMAT].set ? opt[FFORMAT].s : opt[FJSON].b || opt[FYQ].set ? "json" : "table";
+	const char *expr = exprof(FYQ, ""), *filter = exprof(FFILTER, "select");
 	struct strs all = allinstances(), want = all;
 	const char *(*cell)[9];
 	struct inst in;
-	bool unmatched = false, noyaml, table = strcmp(fmt, "table") == 0;
+	bool unmatched = false, noyaml, table = strcmp(fmt, "table") == 0, first = true;
 	size_t i, k, rows = 0;
 
-	if (opt[FJSON].b && opt[FFORMAT].set)
-		die("option --json conflicts with option --format");
-	if (opt[FLISTFIELDS].b && opt[FFORMAT].set)
-		die("option --list-fields conflicts with option --format");
+	checklistflags(fmt);
 	if (opt[FLISTFIELDS].b) {
 		listfields();
 		return 0;
 	}
-	if (opt[FQUIET].b && !table)
-		die("option --quiet can only be used with '--format table'");
-	if (strcmp(fmt, "yaml") == 0)
-		die("--format yaml is not supported in this version; use json");
 	if (argc) {
 		want = (struct strs){ yalloc(&perm, (size_t)argc * sizeof *want.v), 0 };
 		for (i = 0; i < (size_t)argc; i++) {
@@ -15531,12 +15727,14 @@ cmdlist(int argc, char *argv[])
 	cell = yalloc(&perm, (want.n + 1) * sizeof *cell);
 	memcpy(cell[rows++], head, sizeof head);
 	for (i = 0; i < want.n; i++) {
-		if (opt[FQUIET].b) {
+		if (opt[FQUIET].b && !expr && !filter) {
 			puts(want.v[i]);
 			continue;
 		}
 		noyaml = inspect(&in, want.v[i]) < 0;
-		if (in.errs.n) {
+		if (!listed(&in, filter))
+			continue;
+		if (in.errs.n && !opt[FQUIET].b) {
 			struct buf b = { 0 };
 			for (k = 0; k < in.errs.n; k++)
 				bufprintf(&b, "%s%s", k ? " " : "[", in.errs.v[k]);
@@ -15547,12 +15745,17 @@ cmdlist(int argc, char *argv[])
 			if (noyaml)
 				warn("The directory %s does not look like a valid Lima directory: %s", bq(host.limahome), in.errs.v[0]);
 		}
-		if (table)
+		if (opt[FQUIET].b && (!expr || listed(&in, expr)))
+			puts(want.v[i]);
+		else if (opt[FQUIET].b)
+			continue;
+		else if (table)
 			tablerow(cell[rows++], &in);
-		else if (strcmp(fmt, "json") == 0)
-			listjson(&in);
+		else if (strcmp(fmt, "json") == 0 || strcmp(fmt, "yaml") == 0)
+			listdata(&in, expr, *fmt == 'j', first);
 		else
 			listtemplate(&in, fmt);
+		first = false;
 	}
 	if (table && !opt[FQUIET].b)
 		printtable(cell, rows, hidecolumns(cell, rows));
@@ -16618,7 +16821,7 @@ newname(char *argv[], bool clone)
 	close(lock);
 	if (mine >= 0)
 		close(mine);
-	if (opt[FSTARTIT].b)
+	if (opt[FSTARTIT].set ? opt[FSTARTIT].b : ask(startask))
 		startnow(new);
 	return 0;
 }
@@ -17866,8 +18069,9 @@ cmdinfo(int argc, char *argv[])
 	/* QEMU's own words: only with hardware virtualisation is a VM a boundary */
 	(void)yput(&d, o, "securityBoundary", ynewbool(&d, strcmp(accel, "kvm") == 0));
 	(void)yput(&d, m, "accelerator", o);
-	yjson(&b, m, 4);
-	puts(b.s);
+	d.root = m;
+	xquery(&d, opt[FINFOYQ].set ? opt[FINFOYQ].s : ".", &(struct xlook){ .json = true, .raw = true, .indent = 4 }, false, &b);
+	putdata(&b, coloured());
 	buffree(&b);
 	yfree(&d);
 	return 0;
@@ -17951,6 +18155,7 @@ static int cmdcompletion(int argc, char *argv[]);
 static const struct cmd cmds[] = {
 	{ "create",    NULL,     CREATE,   0, 1,  "[FILE.yaml|URL|template:NAME|-|NAME]", "create an instance", cmdcreate },
 	{ "start",     NULL,     START,    0, 1,  "[NAME|FILE.yaml|URL|template:NAME|-]", "start an instance, creating it when it is new", cmdstart },
+	{ "edit",      NULL,     EDIT,     0, 1,  "[NAME|FILE.yaml]",      "change the configuration of an instance", cmdedit },
 	{ "stop",      NULL,     STOP,     0, 1,  "[NAME]",                "shut an instance down", cmdstop },
 	{ "shell",     NULL,     SHELL,    0, -1, "NAME [COMMAND...]",     "run a shell or a command in an instance", cmdshell },
 	{ "list",      "ls",     LIST,     0, -1, "[NAME...]",             "list instances", cmdlist },

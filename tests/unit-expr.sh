@@ -128,20 +128,20 @@ TABLE
 
 	# --set and the flags
 	printf '# head\nimages:\n- location: /etc/profile # img\nmounts:\n- location: "~" # home\nparam:\n  K: v\nprovision:\n- script: "echo {{.Param.K}}"\n' >"$T/t.yaml"
-	n=0
+	num=0
 	while IFS='^' read -r flags want; do
 		[ -n "$flags" ] || continue
-		n=$((n + 1))
+		num=$((num + 1))
 		eval "set -- $flags"
-		lc create --tty=false --name="f$n" "$@" --set '.disk = "1M"' "$T/t.yaml"
+		lc create --tty=false --name="f$num" "$@" --set '.disk = "1M"' "$T/t.yaml"
 		case $want in
 		fatal:*)
 			status 1
 			errhas "$(escaped "${want#fatal:}")"
-			fails test -e "$LIMA_HOME/f$n" ;;
+			fails test -e "$LIMA_HOME/f$num" ;;
 		*)
 			status 0
-			grep -v '^disk: 1M$' "$LIMA_HOME/f$n/lima.yaml" | diff "$T/t.yaml" - | sed -n 's/^[<>] \{0,1\}/&/p' | tr '\n' '~' >"$T/diff" || :
+			grep -v '^disk: 1M$' "$LIMA_HOME/f$num/lima.yaml" | diff "$T/t.yaml" - | sed -n 's/^[<>] \{0,1\}/&/p' | tr '\n' '~' >"$T/diff" || :
 			same "$(cat "$T/diff")" "$want" ;;
 		esac
 		ok "$flags"
@@ -210,5 +210,121 @@ TABLE
 		errhas 'Error: error parsing regexp'
 	done
 	ok 'regular expressions that are none, or take for ever'
+
+	# list and info
+	mkdir -p "$LIMA_HOME/_config"
+	for who in foo bar; do
+		mkdir "$LIMA_HOME/$who"
+		printf 'images: [{location: /a}]\ncpus: 3\ndisk: 1MiB\nuser: {name: %s}\n' $who >"$LIMA_HOME/$who/lima.yaml"
+	done
+	lc list --format yaml
+	status 0
+	"$LIMACTL" yq -o json -I 0 . <"$out" >"$T/y2j"
+	lc list --json
+	holds cmp "$out" "$T/y2j"
+	outre '^\{"name":"bar","hostname":"lima-bar","status":"Stopped"'
+	ok 'list --format yaml says what --json says'
+	for f in json yaml; do
+		lc list --format $f
+		cp "$out" "$T/plain"
+		run env _LIMA_OUTPUT_IS_TTY=1 "$LIMACTL" list --format $f
+		holds grep -q "$(printf '\033')\[0m" "$out"
+		sed "s/$(printf '\033')\[[0-9]*m//g" "$out" >"$T/stripped"
+		same "$("$LIMACTL" yq -p $f -o json -I 0 . <"$T/stripped")" "$("$LIMACTL" yq -p $f -o json -I 0 . <"$T/plain")"
+	done
+	ok 'list in colour'
+	while IFS='^' read -r flags want; do
+		eval "set -- $flags"
+		lc list "$@"
+		case $want in
+		fatal:*) fatal "${want#fatal:}" ;;
+		fatalhas:*) fatalhas "${want#fatalhas:}" ;;
+		*)
+			status 0
+			noerr
+			same "$(tr '\n' '~' <"$out")" "$want" ;;
+		esac
+		ok "list $flags"
+	done <<'TABLE'
+foo --yq .name^foo~
+--yq '.name, .cpus'^bar 3~foo 3~
+--yq 'select(.name == "foo")' --yq .config.user.name^foo~
+--yq .disk --filter '.name == "f*"'^1048576~
+--yq '{"n": .name}' -l '.disk == "1048576"'^{"n":"bar"}~{"n":"foo"}~
+--yq '.config.user | {"who": .name}' --format yaml^who: bar~---~who: foo~
+-q --filter '.status == "Running"'^
+-q --filter '.name | test("o$")' -l .cpus==3^foo~
+-q --yq 'select(.name == "foo")'^foo~
+--filter '.name == "foo"' --format '{{.Name}}'^foo~
+-q --filter .HostOS^
+--yq 'env(HOME)'^fatal:env operations have been disabled
+--yq 'load("/etc/passwd")'^fatal:file operations have been disabled
+--yq foo^fatalhas:1:1: invalid input text "foo
+--yq '., .'^fatalhas:several values
+--yq .x --format table^fatal:option --yq only works with --format json or yaml
+-q --json^fatal:option --quiet can only be used with '--format table'
+--json --format yaml^fatal:option --json conflicts with option --format
+--list-fields --yq .x^fatal:option --list-fields conflicts with option --yq
+--list-fields -l .x^fatal:option --list-fields conflicts with option --filter
+TABLE
+	lc info --yq .shellEnvBlock[0]
+	outis 'BASH*'
+	ok 'info --yq'
+
+	# edit
+	f=$LIMA_HOME/foo/lima.yaml
+	cp "$f" "$T/before"
+	lc edit --tty=false foo
+	logged info 'Aborting, no changes made to the instance'
+	lc edit --tty=false --set 'del(.nothing)' foo
+	logged info 'Aborting, no changes made to the instance'
+	holds cmp "$f" "$T/before"
+	lc edit --tty=false --cpus 4 --disk 1 foo
+	status 0
+	logged info 'Instance `foo` configuration edited'
+	filehas "$f" 'cpus: 4'
+	filehas "$f" 'disk: 1GiB'
+	lc edit --tty=false --set '.disk = "1MiB"' foo
+	fatal 'field `disk`: shrinking the disk (1GiB --> 1MiB) is not supported'
+	lc edit --tty=false --set '.cpus = "x"' foo
+	status 1
+	filehas "$f" 'cpus: 4'
+	lc edit --tty=false --arch x86_64 foo
+	fatal 'unknown flag: --arch'
+	lc edit nope
+	fatal 'instance `nope` not found'
+	ok 'edit with flags'
+	cp "$T/t.yaml" "$T/own.yaml"
+	lc edit --log-level error --set '.images[0] *= {"location": "/b", "digest": null}' "$T/own.yaml"
+	noerr
+	filehas "$T/own.yaml" '- location: /b # img'
+	filehas "$T/own.yaml" '# head'
+	printf 'base: template:default\n' >"$T/based.yaml"
+	lc edit --tty=false --set .cpus=2 "$T/based.yaml"
+	status 1
+	filelacks "$T/based.yaml" cpus
+	find templates -name '*.yaml' -exec cp --parents {} "$T" \;
+	find "$T/templates" -name '*.yaml' -exec "$LIMACTL" edit --tty=false --set 'del(.nothing)' {} \; 2>"$T/err2"
+	holds diff -r --exclude=images templates "$T/templates"
+	rm -rf "${T:?}/templates" "$T/lima.REJECTED.yaml"
+	ok 'edit a file'
+	if have script; then
+		printf '#!/bin/sh\nsed -i "s/cpus: [0-9]*/cpus: ${N}/" "$1"\n' >"$T/ed"
+		chmod +x "$T/ed"
+		run env N=7 EDITOR="$T/ed" VISUAL= script -qec "'$LIMACTL' edit --start=false foo" /dev/null
+		outhas 'configuration edited'
+		filehas "$f" 'cpus: 7'
+		filelacks "$f" '# Change'
+		cd "$T" || exit
+		run env N=-1 EDITOR="$T/ed" VISUAL= script -qec "'$LIMACTL' edit --start=false foo" /dev/null
+		filehas "$f" 'cpus: 7'
+		printf '#!/bin/sh\n: >"$1"\n' >"$T/ed"
+		run env EDITOR="$T/ed" VISUAL= script -qec "'$LIMACTL' edit --start=false foo" /dev/null
+		outhas 'Aborting, as requested'
+		cd "$OLDPWD" || exit
+		filehas "$f" 'cpus: 7'
+		ok 'edit in an editor'
+	fi
+	rm -rf "${LIMA_HOME:?}"/foo "${LIMA_HOME:?}"/bar
 	finish
 }
