@@ -945,15 +945,24 @@ cloexecpipe(int p[2])
 	return pipe2(p, O_CLOEXEC);
 }
 
+/* Is SIGHUP ignored, as nohup(1) has it? */
+static bool
+nohup(void)
+{
+	struct sigaction sa;
+
+	return sigaction(SIGHUP, NULL, &sa) == 0 && sa.sa_handler == SIG_IGN;
+}
+
 /* exec resets handlers, but neither ignored signals nor the mask. */
 static void
 childsignals(void)
 {
-	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD, SIGQUIT };
+	static const int sigs[] = { SIGINT, SIGTERM, SIGPIPE, SIGCHLD, SIGQUIT, SIGHUP };
 	sigset_t none;
-	size_t i;
+	size_t i, n = LEN(sigs) - nohup();
 
-	for (i = 0; i < LEN(sigs); i++)
+	for (i = 0; i < n; i++)
 		signal(sigs[i], SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -1163,10 +1172,10 @@ catchsignals(void (*handler)(int))
 {
 	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP };
 	struct sigaction sa = { .sa_handler = handler };
-	size_t i;
+	size_t i, n = LEN(sigs) - nohup();
 
 	sigemptyset(&sa.sa_mask);
-	for (i = 0; i < LEN(sigs); i++)
+	for (i = 0; i < n; i++)
 		sigaction(sigs[i], &sa, NULL);
 }
 
