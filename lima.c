@@ -5871,7 +5871,8 @@ inspect(struct inst *in, const char *name)
 	const char *path, *bad = badname(name);
 
 	*in = (struct inst){ .name = name, .dir = instdir(name), .version = "" };
-	if (bad && strchr(name, '/')) {         /* ../x is no instance, whatever lies there */
+	/* neither .. nor ../x nor _config is an instance, whatever lies there */
+	if (bad && (!isalnum((unsigned char)*name) || strchr(name, '/'))) {
 		in->state = SBROKEN;
 		insterr(in, bad);
 		errno = EINVAL;
@@ -15256,12 +15257,10 @@ killwait(const char *path, pid_t pid)
 
 	if ((p.fd = pidfdopen(pid)) < 0)
 		return;
-	if (lockholder(path) == pid)            /* the pidfd is of that process, not of a later one */
+	if (lockholder(path) == pid) {          /* the pidfd is of that process, not of a later one */
 		(void)pidfdkill(p.fd, SIGKILL);
-	else
-		p.events = 0;
-	if (p.events)
-	(void)poll(&p, 1, 10000);
+		(void)poll(&p, 1, 10000);
+	}
 	close(p.fd);
 }
 
@@ -15311,9 +15310,11 @@ stopforced(const struct inst *in)
 	}
 	if (lockholder(qemupid) || lockholder(hapid))
 		die("the processes of instance %s do not end", bq(in->name));
-	netclean(&in->conf);
-	diskrelease(&in->conf);
-	copydrop(&in->conf);
+	if (in->loaded) {               /* else there may be half of a configuration */
+		netclean(&in->conf);
+		diskrelease(&in->conf);
+		copydrop(&in->conf);
+	}
 	rmtemps(in->dir);
 }
 
