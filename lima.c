@@ -10217,11 +10217,12 @@ checkqemu(const struct conf *c)
 	if (cpu && strcmp(cpu, "max") != 0) {
 		n = strcspn(cpu, ",");
 		machine = keep("-cpu help -machine %.*s", (int)strcspn(ar->machine, ","), ar->machine);
-		for (help = qemusays(ar, machine), p = help; !found && (p = strstr(p, keep("%.*s", (int)n, cpu))); p += n)
+		cpu = keep("%.*s", (int)n, cpu);
+		for (help = qemusays(ar, machine), p = help; n && !found && (p = strstr(p, cpu)); p += n)
 			found = (p == help || isspace((unsigned char)p[-1]) || p[-1] == '\'') &&
 			    (!p[n] || isspace((unsigned char)p[n]) || p[n] == '\'');
 		if (*help && !found && !(strcmp(cpu, "host") == 0))
-			die("cpu %s is not supported by %s", bq(keep("%.*s", (int)n, cpu)), ar->qemu);
+			die("cpu %s is not supported by %s", bq(cpu), ar->qemu);
 	}
 	if (c->legacybios && strcmp(ar->name, "x86_64") != 0 && strcmp(ar->name, "armv7l") != 0)
 		warn("field `firmware.legacyBIOS` is not supported on architecture %s: ignored", bq(ar->name));
