@@ -232,7 +232,10 @@ logterm(struct buf *b, enum level lv, const char *text, const struct field *f)
 	if (msg.status)
 		bufputs(b, "\r\033[K");
 	msg.status = false;
-	bufprintf(b, "\033[%dm%s\033[0m[%04lld] %s", c, levels[lv].tag, (now() - msg.t0) / 1000, text);
+	bufprintf(b, "\033[%dm%s\033[0m[%04lld] ", c, levels[lv].tag, (now() - msg.t0) / 1000);
+	/* files, servers and guests have a part in texts, and no word to say to a terminal */
+	for (; *text; text++)
+		bufputc(b, ((unsigned char)*text < 0x20 && !strchr("\n\t", *text)) || *text == 0x7f ? '.' : *text);
 	if (f && f->key && n < 44)
 		bufprintf(b, "%*s", (int)(44 - n), "");
 	for (; f && f->key; f++) {
@@ -281,8 +284,8 @@ logline(enum level lv, const struct field *f, const char *text)
 	errno = e;
 }
 
-/* Format and log.  A text of level warning or worse that ends in a colon gets
- * strerror(errno) appended. */
+/* Format and log.  A format of level warning or worse that ends in a colon gets
+ * strerror(errno) appended; a value that does, as a line of the guest's, not. */
 static void
 vsay(enum level lv, const char *fmt, va_list ap)
 {
@@ -304,7 +307,7 @@ vsay(enum level lv, const char *fmt, va_list ap)
 	va_end(again);
 	if (!b.s)
 		bufputs(&b, small);
-	if (lv >= WARN && b.len && b.s[b.len - 1] == ':')
+	if (lv >= WARN && *fmt && fmt[strlen(fmt) - 1] == ':')
 		bufprintf(&b, " %s", strerror(e));
 	logline(lv, NULL, b.s ? b.s : "");
 	buffree(&b);
@@ -6422,32 +6425,42 @@ buildstages(char *const argv[], int script, int logfd, const char *what)
 	return st;
 }
 
-/* Say the last lines of a file, made fit for a terminal. */
+/* Say the last lines of a text, which is cut up, made fit for a terminal. */
+static void
+saytail(char *text, int lines, void (*say)(const char *, ...), const char *prefix)
+{
+	struct buf out = { 0 };
+	char *p, *line;
+	int n = 0;
+
+	chomp(text);
+	for (p = text + strlen(text); p > text && n < lines; p--)
+		n += p[-1] == '\n';
+	for (p += p > text; (line = strsep(&p, "\n")); ) {
+		out.len = 0;
+		chomp(line);            /* of the console's \r */
+		bufsafe(&out, line, strlen(line));
+		if (out.len)
+			say("%s%s", prefix, out.s);
+	}
+	buffree(&out);
+}
+
 static void
 showtail(const char *path, int lines, const char *prefix)
 {
-	struct buf b = { 0 }, out = { 0 };
-	char *p, *line;
+	struct buf b = { 0 };
 	struct stat st;
-	int fd = open(path, O_RDONLY|O_CLOEXEC), n = 0;
+	int fd = open(path, O_RDONLY|O_CLOEXEC);
 
 	if (fd < 0)
 		return;
 	if (fstat(fd, &st) == 0 && st.st_size > 16384)
 		(void)lseek(fd, -16384, SEEK_END);
-	(void)readall(fd, &b, 1 << 20);
+	if (readall(fd, &b, 1 << 20) == 0)
+		saytail(b.s, lines, info, prefix);
 	close(fd);
-	chomp(b.s);
-	for (p = b.s + strlen(b.s); p > b.s && n < lines; p--)
-		n += p[-1] == '\n';
-	for (p += p > b.s; (line = strsep(&p, "\n")); ) {
-		out.len = 0;
-		bufsafe(&out, chomp(line), strlen(line));
-		if (out.len)
-			info("%s%s", prefix, out.s);
-	}
 	buffree(&b);
-	buffree(&out);
 }
 
 /* The guest's fixed address, which is part of a built image. */
@@ -13038,26 +13051,12 @@ haevent(enum aevent ev)
 static void
 consoletail(void)
 {
-	struct buf b = { 0 };
-	char *p, *line;
+	static char text[16385];
 	off_t end = lseek(ha.serial, 0, SEEK_CUR), from = end > 16384 ? end - 16384 : 0;
-	int n = 0;
+	ssize_t n = pread(ha.serial, text, (size_t)(end - from), from);
 
-	b.s = xrealloc(NULL, 1, (b.cap = 16385));
-	if ((b.len = (size_t)pread(ha.serial, b.s, (size_t)(end - from), from)) > 16384)
-		b.len = 0;
-	b.s[b.len] = '\0';
-	chomp(b.s);
-	for (p = b.s + strlen(b.s); p > b.s && n < consolelines; p--)
-		n += p[-1] == '\n';
-	for (p += p > b.s; (line = strsep(&p, "\n")); ) {
-		struct buf out = { 0 };
-		bufsafe(&out, chomp(line), strlen(line));
-		if (out.len)
-			error("console: %s", out.s);
-		buffree(&out);
-	}
-	buffree(&b);
+	text[n > 0 ? n : 0] = '\0';
+	saytail(text, consolelines, error, "console: ");
 }
 
 /* A line of the console, or the end of one that has no newline yet. */
@@ -13123,11 +13122,12 @@ consoleline(const char *s, bool whole)
 		bufsafe(&b, s, strlen(s));
 		bufputs(&text, w->say);
 		bufprintf(&text, ": %s", b.s ? b.s : "");
-		if (ha.reboots < manyreboots)
+		if (ha.reboots < manyreboots) {
 			haerror(text.s);
+			consoletail();
+		}
 		buffree(&text);
 		buffree(&b);
-		consoletail();
 		haevent(EBROKEN);
 		break;
 	}
