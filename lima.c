@@ -843,9 +843,12 @@ copysparse(int in, int out)
 		if ((end = lseek(in, at, SEEK_HOLE)) < 0)
 			end = st.st_size;
 		for (; at < end; at += n) {
+			errno = EIO;            /* of a file that became shorter */
 			n = pread(in, chunk, end - at > 1 << 20 ? 1 << 20 : (size_t)(end - at), at);
+			if (n <= 0)
+				break;
 			errno = ENOSPC;         /* what a short write means */
-			if (n <= 0 || pwrite(out, chunk, (size_t)n, at) != n)
+			if (pwrite(out, chunk, (size_t)n, at) != n)
 				break;
 		}
 		if (at < end)
@@ -858,7 +861,8 @@ copysparse(int in, int out)
 }
 
 /* dst becomes src's content: a reflink, else (ours: nobody writes src) a hard
- * link, else a copy that keeps holes.  -1 with errno, dst removed. */
+ * link, else a copy that keeps holes.  -1 with errno, and dst is as it was: not
+ * there, or (EEXIST) another's. */
 static int
 clonefile(const char *src, const char *dst, bool ours)
 {
@@ -880,7 +884,7 @@ clonefile(const char *src, const char *dst, bool ours)
 	if (out >= 0 && close(out) < 0 && !e)
 		e = errno;
 	close(in);
-	if (e)
+	if (e && out >= 0)
 		(void)unlink(dst);
 	errno = e;
 	return e ? -1 : 0;
