@@ -10777,16 +10777,25 @@ procwatch(struct proc *p, pid_t pid, bool child)
 	return 0;
 }
 
-/* Start a job and watch it; ended() is called when it is over.  -1 with errno. */
+/* Start a job and watch it; over() is called when it has ended.  -1 with errno,
+ * and it does not run: a child that nobody watches would never be stopped. */
 static int
 procstart(struct proc *p, const struct job *j, void (*over)(struct proc *, int))
 {
 	pid_t pid = spawn(j);
 
+	int e;
+
 	if (pid < 0)
 		return -1;
 	p->ended = over;
-	return procwatch(p, pid, true);
+	if (procwatch(p, pid, true) == 0)
+		return 0;
+	e = errno;
+	(void)kill(pid, SIGKILL);
+	(void)waitpid(pid, NULL, 0);
+	errno = e;
+	return -1;
 }
 
 static void
@@ -13020,8 +13029,8 @@ broken(void)
 static void
 askdone(void)
 {
-	hastate(AWAIT, 0);
 	startwaiter();
+	hastate(AWAIT, procruns(&ha.kids[KWAITER]) ? 0 : donewait);     /* no ssh could be started: again */
 }
 
 static void
