@@ -456,6 +456,41 @@ parsenum(const char *s, long long min, long long max, long long *out)
 	return 0;
 }
 
+/* At most n numbers with a dot between them, at the start of s; how many there
+ * were.  end: what follows them, or NULL. */
+static int
+dotted(const char *s, int n, long long *v, const char **end)
+{
+	char word[10];
+	size_t len;
+	int i;
+
+	for (i = 0; i < n; i++) {
+		const char *p = s + (i && *s == '.');
+		len = strspn(p, "0123456789");
+		if ((i && p == s) || len >= sizeof word)
+			break;
+		snprintf(word, sizeof word, "%.*s", (int)len, p);
+		if (parsenum(word, 0, LLONG_MAX, &v[i]) < 0)
+			break;
+		s = p + len;
+	}
+	if (end)
+		*end = s;
+	return i;
+}
+
+/* The next word of a line, NULL at its end. */
+static char *
+nextword(char **line)
+{
+	char *w;
+
+	while ((w = strsep(line, " \t")) && !*w)
+		;
+	return w;
+}
+
 /* A size as of spec/config.md 4: number, one blank at most, binary unit.  On
  * failure -1 and the reason in err (a buffer of 128). */
 static int
@@ -2713,14 +2748,13 @@ struct key {
 static long long
 version3(const char *s, bool *tail)
 {
-	int x, y, z, n = 0;
+	long long v[3];
 
 	s += *s == 'v';
 	*tail = strchr(s, '-') != NULL;
-	if (sscanf(s, "%d.%d.%d%n", &x, &y, &z, &n) != 3 || (s[n] && s[n] != '-' && strcmp(s + n, ".m") != 0) ||
-	    x < 0 || y < 0 || z < 0)
+	if (dotted(s, 3, v, &s) != 3 || (*s && *s != '-' && strcmp(s, ".m") != 0))
 		return -1;
-	return (x * 1000LL + y) * 1000LL + z;
+	return (v[0] * 1000 + v[1]) * 1000 + v[2];
 }
 
 static const char *
@@ -7033,17 +7067,6 @@ templatedirs(bool *inside)
 	return s;
 }
 
-/* The next word of a line of the table, NULL at its end. */
-static char *
-tableword(char **line)
-{
-	char *w;
-
-	while ((w = strsep(line, " \t")) && !*w)
-		;
-	return w;
-}
-
 /* An entry of `images` for one architecture. */
 static void
 tableimage(struct buf *b, const char *url, const char *variant, const struct arch *ar, const char *digest)
@@ -7078,7 +7101,7 @@ tabletext(const char *name)
 
 	while ((line = strsep(&table, "\n"))) {
 		indented = *line == '\t';
-		if (!(w = tableword(&line)))
+		if (!(w = nextword(&line)))
 			continue;
 		if (!indented) {
 			if (b.len)
@@ -7086,27 +7109,27 @@ tabletext(const char *name)
 			if (strcmp(w, name) != 0)
 				continue;
 			bufputs(&b, "images:\n");
-			while ((w = tableword(&line)))
+			while ((w = nextword(&line)))
 				if (strcmp(w, "=") == 0) {
 					buffree(&b);
-					return tabletext(tableword(&line));
+					return tabletext(nextword(&line));
 				} else if (startswith(w, "unsupported="))
 					unsupported = strchr(w, '=') + 1;
 				else if (startswith(w, "build="))
 					build = strchr(w, '=') + 1;
 		} else if (b.len && (strstr(w, "://") || (line && strstr(line, "://")))) {
-			next = tableword(&line);
+			next = nextword(&line);
 			variant = next ? w : "";
 			url = next ? next : w;
 		} else if (b.len) {
 			for (; w; w = next) {
 				const struct arch *ar = archbyname(w);
-				next = tableword(&line);
+				next = nextword(&line);
 				tableimage(&b, url, variant, ar, next && strchr(next, ':') ? next : NULL);
 				if (!first[ar - archs])
 					first[ar - archs] = variant;
 				if (next && strchr(next, ':'))
-					next = tableword(&line);
+					next = nextword(&line);
 			}
 		}
 	}
@@ -7258,7 +7281,7 @@ listtemplates(bool parts)
 	line = (char *)(uintptr_t)embedded("templates/images", &len);
 	table = keep("%.*s", (int)len, line);
 	while (inside && (line = strsep(&table, "\n")))
-		if (*line != '\t' && *line != '#' && (w = tableword(&line))) {
+		if (*line != '\t' && *line != '#' && (w = nextword(&line))) {
 			addtemplate(&l, w, keep("embedded:templates/%s.yaml", w));
 			w = startswith(w, "experimental/") ? w + 13 : w;
 			addtemplate(&l, keep("_images/%s", w), keep("embedded:templates/_images/%s.yaml", w));
@@ -8558,7 +8581,8 @@ sshoptions(struct args *a, const struct conf *c)
 {
 	struct args v = { 0 };
 	struct buf ver = { 0 };
-	int major = 0, minor = 0, p[2];
+	long long version[2];
+	int p[2];
 	struct job j = { .fd = { NOFD, NOFD, -1 } };
 	const char *s;
 	pid_t pid;
@@ -8578,8 +8602,8 @@ sshoptions(struct args *a, const struct conf *c)
 	(void)readall(p[0], &ver, 65536);
 	close(p[0]);
 	(void)waitchild(pid);
-	if ((s = strstr(ver.s, "OpenSSH_")))
-		(void)sscanf(s, "OpenSSH_%d.%d", &major, &minor);
+	bufputs(&ver, "");              /* an interrupted read left nothing */
+	s = strstr(ver.s, "OpenSSH_");
 
 	arg(a, "IdentityFile=%s", sshpath(keep("%s/_config/user", host.limahome)));
 	if (c->loadpubkeys)
@@ -8593,7 +8617,7 @@ sshoptions(struct args *a, const struct conf *c)
 	arg(a, "IdentitiesOnly=yes");
 	if (!strstr(ver.s, "Unsupported option"))
 		arg(a, "GSSAPIAuthentication=no");
-	if (major * 100 + minor >= 801)
+	if (s && dotted(s + strlen("OpenSSH_"), 2, version, NULL) == 2 && version[0] * 100 + version[1] >= 801)
 		arg(a, "Ciphers=\"^%s\"", cpuhasaes() ? "aes128-gcm@openssh.com,aes256-gcm@openssh.com" : "chacha20-poly1305@openssh.com");
 	arg(a, "User=%s", c->user);
 	arg(a, "ControlMaster=auto");
@@ -8989,7 +9013,7 @@ netlease(const char *net, const char *mac, const char *inst)
 {
 	const char *dir = netdir(net), *file = keep("%s/leases", dir), *ret = NULL;
 	struct buf in = { 0 }, out = { 0 };
-	char *p, *line, addr[40], m[40], name[80];
+	char *p, *line, *addr, *m, *name;
 	uint32_t base = netaddress(net), n;
 	bool used[255] = { false };
 	struct in_addr a;
@@ -9003,7 +9027,9 @@ netlease(const char *net, const char *mac, const char *inst)
 		die("lock %s:", dir);
 	(void)readfile(file, &in, 1 << 20);
 	for (p = in.s; p && (line = strsep(&p, "\n")); ) {
-		if (sscanf(line, "%39s %39s %79s", addr, m, name) != 3 || inet_pton(AF_INET, addr, &a) != 1)
+		addr = nextword(&line);
+		m = nextword(&line);
+		if (!(name = nextword(&line)) || inet_pton(AF_INET, addr, &a) != 1)
 			continue;
 		n = ntohl(a.s_addr) - base;
 		if (n >= LEN(used) || used[n] || access(instdir(name), F_OK) < 0)
@@ -9038,12 +9064,15 @@ static void
 nethosts(struct buf *b, const char *net, const char *tail)
 {
 	struct buf in = { 0 };
-	char *p, *line, addr[40], name[80];
+	char *p, *line, *addr, *name;
 
 	(void)readfile(keep("%s/leases", netdir(net)), &in, 1 << 20);
-	for (p = in.s; p && (line = strsep(&p, "\n")); )
-		if (sscanf(line, "%39s %*s %79s", addr, name) == 2)
+	for (p = in.s; p && (line = strsep(&p, "\n")); ) {
+		addr = nextword(&line);
+		(void)nextword(&line);
+		if ((name = nextword(&line)))
 			bufprintf(b, "%s %s.internal%s\n", addr, guesthostname(name), tail);
+	}
 	buffree(&in);
 }
 
@@ -16159,13 +16188,14 @@ rsyncisold(void)
 {
 	char *argv[] = { keep("rsync"), keep("--version"), NULL };
 	struct buf b = { 0 };
-	int v[3] = { 0, 0, 0 };
+	long long v[3];
 	const char *p;
+	bool old;
 
-	if (runto(argv, NULL, &b, NOFD) == 0 && (p = strstr(b.s, "version ")))
-		(void)sscanf(p, "version %d.%d.%d", &v[0], &v[1], &v[2]);
+	old = runto(argv, NULL, &b, NOFD) == 0 && (p = strstr(b.s, "version ")) && dotted(p + 8, 3, v, NULL) == 3 &&
+	    v[0] * 10000 + v[1] * 100 + v[2] < 30204;
 	buffree(&b);
-	return v[0] && v[0] * 10000 + v[1] * 100 + v[2] < 30204;
+	return old;
 }
 
 /* A path as an rsync word: wildcards and ~ keep their meaning in the guest. */

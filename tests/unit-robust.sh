@@ -1,0 +1,68 @@
+# shellcheck shell=sh disable=SC2154,SC2034,SC2016,SC2317
+# robust: names, files, guests and parents that mean no good.
+
+test_robust() {
+	begin robust
+	buildfakes
+	PATH=$fakes:$PATH
+
+	printf '%s\n' "$tiny" >"$LIMA_HOME/../lima.yaml"
+	: >"$LIMA_HOME/../some.pid"
+	for n in .. . _config ''; do
+		for c in 'stop -f' protect restart; do
+			# shellcheck disable=SC2086
+			lc $c "$n"
+			status 1
+			errhas 'instance name'
+		done
+	done
+	holds test -e "$LIMA_HOME/../some.pid"
+	fails test -e "$LIMA_HOME/../protected"
+	rm -f "$LIMA_HOME/../lima.yaml" "$LIMA_HOME/../some.pid"
+	ok 'what lies beside LIMA_HOME is no instance'
+
+	mk half
+	printf '%s\n' 'images: [location: /x]' 'networks: [{lima: user-v2}, 1]' 'additionalDisks: [{}]' 'mounts: 7' \
+	    >"$LIMA_HOME/half/lima.yaml"
+	lc stop -f half
+	status 0
+	lc delete -f half
+	status 0
+	fails test -e "$LIMA_HOME/half"
+	ok 'an instance whose configuration is no good can be deleted'
+
+	mk cpu "${tiny%\}}, cpuType: {$host: ',x=y'}}"
+	run timeout -s KILL 5 "$LIMACTL" start --tty=false cpu
+	fatal "cpu \`\` is not supported by $qemu"
+	ok 'a CPU without a name'
+
+	mkfifo "$T/fifo"
+	(
+		trap '' HUP
+		exec "$LIMACTL" validate "$T/fifo"
+	) >"$T/hup.out" 2>"$T/hup.err" &
+	pid=$!
+	sleep 0.3
+	kill -HUP "$pid"
+	printf '%s\n' "$tiny" >"$T/fifo"
+	wait "$pid"
+	same $? 0
+	ok 'under nohup a SIGHUP ends nothing'
+
+	esc=$(printf '\033')
+	run script -qec "'$LIMACTL' validate '/no${esc}]0;owned'" /dev/null
+	outlacks "$esc]0"
+	outhas '/no.]0;owned: no such file or directory'
+	ok 'a text gives the terminal no orders'
+
+	mk colon
+	plan 'serial Linux version 6.1
+serial Call Trace:
+serial Kernel panic - not syncing:
+exit 0'
+	lc start --tty=false colon
+	status 1
+	grep -F '"console: Call Trace:' "$LIMA_HOME/colon/ha.stderr.log" >"$T/trace"
+	filehas "$T/trace" 'Call Trace:"'
+	ok "a guest's line that ends in a colon gets no reason of ours"
+}
