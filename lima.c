@@ -1961,7 +1961,10 @@ ttprintf(struct tt *t, struct buf *b, const struct ynode **v, size_t n)
 			bufputc(b, *p);
 			continue;
 		}
-		k = 1 + strspn(p + 1, "-+ #0123456789.");
+		/* C takes no other order, and does not say what it does with one */
+		k = 1 + strspn(p + 1, "-+ #0");
+		k += strspn(p + k, "0123456789");
+		k += p[k] == '.' ? 1 + strspn(p + k + 1, "0123456789") : 0;
 		if (k > 8)              /* a width of a million blanks is no use */
 			ttfail(t, "bad verb in %.20s", p);
 		memcpy(spec, p, k);

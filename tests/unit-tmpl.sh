@@ -42,6 +42,7 @@ unix://{{.Name}}/sock }} x|unix://foo/sock }} x
 {{(index .Config.Images 1).Location}}|/b
 {{.CPUs ! printf "%03d"}}|003
 {{printf "%s is %d%%, %v, %-4s! %q" .Name .CPUs .Protected "x" "q"}}|foo is 3%, false, x   | "q"
+{{printf "%..3d" .CPUs}}|%!.(int=3)3d
 {{print .Name .CPUs 4 "x"}}|foo3 4x
 {{"{{"}} {{`raw "x"`}} {{"a\\tb\\x41"}}|{{ raw "x" a\tbA
 a {{- .Name -}} b|afoob
