@@ -132,6 +132,7 @@ struct field { const char *key, *val; };        /* further key=value of a line *
 static struct {
 	enum level min;         /* lines below this are dropped */
 	bool json, tty;
+	bool plain;             /* no colours on a terminal */
 	long long t0;           /* start of the program, ms */
 	bool status;            /* a status line stands on the terminal */
 } msg = { .min = INFO };
@@ -224,6 +225,15 @@ logjson(struct buf *b, enum level lv, const char *text, const struct field *f)
 }
 
 static void
+putcoloured(struct buf *b, int colour, const char *s)
+{
+	if (msg.plain)
+		bufputs(b, s);
+	else
+		bufprintf(b, "\033[%dm%s\033[0m", colour, s);
+}
+
+static void
 logterm(struct buf *b, enum level lv, const char *text, const struct field *f)
 {
 	size_t n = strlen(text);
@@ -232,14 +242,17 @@ logterm(struct buf *b, enum level lv, const char *text, const struct field *f)
 	if (msg.status)
 		bufputs(b, "\r\033[K");
 	msg.status = false;
-	bufprintf(b, "\033[%dm%s\033[0m[%04lld] ", c, levels[lv].tag, (now() - msg.t0) / 1000);
+	putcoloured(b, c, levels[lv].tag);
+	bufprintf(b, "[%04lld] ", (now() - msg.t0) / 1000);
 	/* files, servers and guests have a part in texts, and no word to say to a terminal */
 	for (; *text; text++)
 		bufputc(b, ((unsigned char)*text < 0x20 && !strchr("\n\t", *text)) || *text == 0x7f ? '.' : *text);
 	if (f && f->key && n < 44)
 		bufprintf(b, "%*s", (int)(44 - n), "");
 	for (; f && f->key; f++) {
-		bufprintf(b, " \033[%dm%s\033[0m=", c, f->key);
+		bufputc(b, ' ');
+		putcoloured(b, c, f->key);
+		bufputc(b, '=');
 		logvalue(b, f->val);
 	}
 }
@@ -284,8 +297,21 @@ logline(enum level lv, const struct field *f, const char *text)
 	errno = e;
 }
 
+/* What an errno says, as limactl writes it: in lower case. */
+static const char *
+errtext(int e)
+{
+	static char s[96];
+	const char *t = strerror(e);
+
+	snprintf(s, sizeof s, "%s", t);
+	if (*s && islower((unsigned char)s[1]))
+		*s = (char)tolower((unsigned char)*s);
+	return s;
+}
+
 /* Format and log.  A format of level warning or worse that ends in a colon gets
- * strerror(errno) appended; a value that does, as a line of the guest's, not. */
+ * errtext(errno) appended; a value that does, as a line of the guest's, not. */
 static void
 vsay(enum level lv, const char *fmt, va_list ap)
 {
@@ -308,7 +334,7 @@ vsay(enum level lv, const char *fmt, va_list ap)
 	if (!b.s)
 		bufputs(&b, small);
 	if (lv >= WARN && *fmt && fmt[strlen(fmt) - 1] == ':')
-		bufprintf(&b, " %s", strerror(e));
+		bufprintf(&b, " %s", errtext(e));
 	logline(lv, NULL, b.s ? b.s : "");
 	buffree(&b);
 	errno = e;
@@ -1693,7 +1719,7 @@ accelerator(const char *arch, const char **why)
 	}
 	if ((fd = open("/dev/kvm", O_RDWR|O_CLOEXEC)) < 0) {
 		*why = errno == EACCES ? "/dev/kvm: permission denied; join the group kvm" :
-		    keep("/dev/kvm: %s", strerror(errno));
+		    keep("/dev/kvm: %s", errtext(errno));
 		return "tcg";
 	}
 	close(fd);
@@ -4049,7 +4075,7 @@ readshared(int i, const char *kind)
 
 	shared.where[i] = keep("%s file %s", kind, bq(file));
 	if (readfile(file, &b, 4 << 20) < 0 && errno != ENOENT)
-		shared.err[i] = keep("read %s: %s", file, strerror(errno));
+		shared.err[i] = keep("read %s: %s", file, errtext(errno));
 	else if (yparse(d, b.s ? b.s : "", b.len) < 0)
 		shared.err[i] = keep("failed to unmarshal YAML (%s): [%d:%d] %s", shared.where[i], d->eline, d->ecol, d->err);
 	buffree(&b);
@@ -5926,7 +5952,7 @@ inspect(struct inst *in, const char *name)
 	if (readfile(path, &b, 4 << 20) < 0) {
 		int e = errno;
 		in->state = SBROKEN;
-		insterr(in, keep("open %s: %s", path, e == ENOENT ? "no such file or directory" : strerror(e)));
+		insterr(in, keep("open %s: %s", path, errtext(e)));
 		errno = e;
 		return -1;
 	}
@@ -6655,7 +6681,7 @@ imageformat(const char *path, const char **fmt, long long *size)
 	int fd = open(path, O_RDONLY|O_CLOEXEC|O_NOCTTY);
 
 	if (fd < 0)
-		return keep("open %s: %s", path, strerror(errno));
+		return keep("open %s: %s", path, errtext(errno));
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (n = pread(fd, h, sizeof h, 0)) < 0) {
 		close(fd);
 		return keep("%s is not a readable regular file", path);
@@ -7695,7 +7721,7 @@ readtemplateas(const char *loc, const char *name)
 		if (path != loc && *path != '/')
 			die("file URL %s is not an absolute path", bq(loc));
 		if (readfile(path, &b, templatemax) < 0)
-			die("open %s: %s", path, errno == ENOENT ? "no such file or directory" : strerror(errno));
+			die("open %s: %s", path, errtext(errno));
 		t.name = name ? name : nameoffile(path);
 	}
 	if (!b.len)
@@ -8876,7 +8902,7 @@ diskattach(const struct conf *c)
 			if (!why && d.owner)
 				(void)unlink(d.lock);
 			if (!why && symlink(c->dir, d.lock) < 0)
-				why = keep("create %s: %s", d.lock, strerror(errno));
+				why = keep("create %s: %s", d.lock, errtext(errno));
 			close(fd);
 		} else
 			why = keep("it does not exist (`limactl disk create %s --size SIZE` makes it)", v[i].name);
@@ -11816,7 +11842,7 @@ fwdhost(struct fwd *f)
 		if (f->rule < fw.c->forwards.n)
 			snprintf(rule, sizeof rule, "portForwards[%zu]", f->rule);
 		warn("Not forwarding %s %s: %s on the host (%s): %s%s", protoname[f->udp][1], endtext(&f->guest), endtext(&f->host),
-		    rule, strerror(e), e == EADDRINUSE ? "; taken over when it is free" : "");
+		    rule, errtext(e), e == EADDRINUSE ? "; taken over when it is free" : "");
 	}
 	return false;
 }
@@ -12453,6 +12479,8 @@ startmaster(void)
 	arg(&a, "LogLevel=ERROR");      /* or it logs each connection that a guest refuses */
 	arg(&a, "-o");
 	arg(&a, "ConnectTimeout=30");
+	arg(&a, "-o");
+	arg(&a, "SendEnv=COLORTERM");   /* or the master drops what a session sends */
 	arg(&a, "-N");
 	arg(&a, "%s", ha.hostname);
 	sshjob(KMASTER, &a);
@@ -12838,7 +12866,7 @@ copyended(struct proc *p, int st)
 		else if (st)
 			why = "the guest cannot read it";
 		else if (copydir(v->host) < 0 || writefile(v->host, check.out.s ? check.out.s : "", check.out.len, 0600) < 0)
-			why = keep("it cannot be written: %s", strerror(errno));
+			why = keep("it cannot be written: %s", errtext(errno));
 		if (why)
 			haerror(keep("failed to copy %s of the guest to %s: %s", bq(v->guest), bq(v->host), why));
 	}
@@ -14193,7 +14221,8 @@ ready(const struct inst *in)
 		info("READY. Run `lima` to open the shell.");
 	else
 		info("READY. Run `limactl shell %s` to open the shell.", in->name);
-	instmessage(&in2);              /* again: the port is known now */
+	in2.sshport = portofconfig(in->dir);    /* known only now */
+	instmessage(&in2);
 	m = keep("%s", in2.message ? in2.message : "");
 	if (!*m)
 		return;
@@ -15409,6 +15438,7 @@ stopgraceful(struct inst *in)
 	}
 	close(pidfd);
 	followclose();
+	info("Waiting for the instance to shut down");
 	info("The instance %s has shut down", name);
 }
 
@@ -16395,6 +16425,8 @@ syncto(const struct inst *in)
 	int depth = 1;
 	char *real;
 
+	if (in->conf.mounts.n)          /* the command could change the host's files before anyone agreed */
+		die("cannot use `--sync` when the instance has host mounts configured, start the instance with `--mount-none` to disable mounts");
 	if (opt[FWORKDIR].set && *opt[FWORKDIR].s)
 		die("cannot use `--workdir` and `--sync` at the same time");
 	if (!findprog("rsync"))
@@ -16687,7 +16719,7 @@ cmdshowssh(int argc, char *argv[])
 		die("instance \"%s\" has configuration errors: %s", in.name, in.errs.v[0]);
 	warn("`limactl show-ssh` is deprecated. Instead, use `ssh -F %s/ssh.config %s`.", in.dir, guesthostname(in.name));
 	if (access(key, F_OK) < 0)
-		die("stat %s: %s", key, errno == ENOENT ? "no such file or directory" : strerror(errno));
+		die("stat %s: %s", key, errtext(errno));
 	for (f = 0; f < LEN(formats) && strcmp(formats[f], fmt) != 0; f++)
 		;
 	if (f == LEN(formats))
@@ -18918,7 +18950,7 @@ main(int argc, char *argv[])
 {
 	static char errbuf[8192];
 	const struct cmd *c;
-	const char *base;
+	const char *base, *s;
 	int fd, r;
 
 	/* no socket of ours may become a child's stdin */
@@ -18928,7 +18960,10 @@ main(int argc, char *argv[])
 		close(fd);
 	setvbuf(stderr, errbuf, _IOLBF, sizeof errbuf);
 	msg.t0 = now();
-	msg.tty = isatty(2);
+	s = getenv("TERM");
+	msg.tty = isatty(2) && !(s && strcmp(s, "dumb") == 0);
+	s = getenv("NO_COLOR");         /* no-color.org */
+	msg.plain = s && *s;
 	base = argc ? argv[0] : "limactl";
 	base = strrchr(base, '/') ? strrchr(base, '/') + 1 : base;
 	host.argv0 = argc ? argv[0] : NULL;

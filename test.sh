@@ -537,7 +537,7 @@ lines found.'
 		# shellcheck disable=SC2086,SC2016
 		run sh -c 'exec "$@" >/dev/full' sh "$LIMACTL" $c
 		status 1
-		errhas 'No space left on device'
+		errhas 'no space left on device'
 		ok "$c onto a full device fails"
 	done
 
@@ -1416,13 +1416,13 @@ test_image() {
 		input=$T/in
 		run unshare -m sh -c 'mount -t tmpfs -o size=1m none "$0" && LIMA_HOME=$0 "$1" create --name x -; r=$?
 			ls -A "$0" | grep -v ^_config; exit $r' "$HOME/small" "$LIMACTL"
-		fatalhas 'No space left on device'
+		fatalhas 'o space left on device'
 		ok 'no space: one line and nothing left'
 		printf '%s' "$tiny" >"$T/in"
 		input=$T/in
 		run unshare -m sh -c 'mount -t tmpfs -o size=80k none "$0" && LIMA_HOME=$0 "$1" create --name x -; r=$?
 			ls -A "$0" | grep -v ^_config; exit $r' "$HOME/small" "$LIMACTL"
-		fatalhas 'No space left on device'
+		fatalhas 'o space left on device'
 		ok 'no space for the overlay'
 	else
 		skip 'no space' 'needs root and mount name spaces'
@@ -1762,6 +1762,7 @@ test_fakes() {
 	shape
 	errhas 'Sending SIGINT to hostagent process'
 	logged info 'Waiting for the host agent and the driver processes to shut down'
+	logged info 'Waiting for the instance to shut down'
 	logged info 'The instance dev has shut down'
 	errlacks forcibly
 	clean dev
@@ -2285,12 +2286,12 @@ $goodboot"
 	lc delete -f plain
 	ok 'start --plain --cpus 1'
 	plan "$goodboot"
-	feed '{images: [location: /etc/profile], disk: 1M, message: "hello {{.Name}}\nbye"}'
+	feed '{images: [location: /etc/profile], disk: 1M, message: "hello {{.Name}}\nport {{.SSHLocalPort}}"}'
 	lc start --name msg -
 	status 0
 	logged info 'Message from the instance `msg`:'
 	holds grep -qx 'hello msg' "$err"
-	holds grep -qx bye "$err"
+	holds grep -qx "port $(field msg SSHLocalPort)" "$err"
 	lc delete -f msg
 	ok 'the message of an instance'
 	plan "$goodboot"

@@ -50,4 +50,23 @@ test_compat() {
 	fi
 	lc delete foo
 	status 0
+
+	# log lines
+	lc create "$T/none.yaml"
+	fatalhas "none.yaml: no such file or directory"
+	lc create "$T"
+	fatalhas ': is a directory'
+	ok 'system errors are in lower case'
+	if have script; then
+		e=$(printf '\033')
+		run script -qec "'$LIMACTL' stop nope 2>&1" /dev/null
+		outhas "${e}[31mFATA${e}[0m[0000] open"
+		run script -qec "NO_COLOR=1 '$LIMACTL' stop nope 2>&1" /dev/null
+		outhas 'FATA[0000] open'
+		run script -qec "TERM=dumb '$LIMACTL' stop nope 2>&1" /dev/null
+		outhas 'level=fatal msg="open'
+		ok 'log lines on a terminal, NO_COLOR and TERM=dumb'
+	else
+		skip 'log lines on a terminal' 'no script(1)'
+	fi
 }

@@ -284,7 +284,7 @@ and more'
 	fatal 'file URL `file://my.yaml` is not an absolute path'
 	head -c 5000000 /dev/zero | tr '\0' '#' >"$HOME/big.yaml"
 	lc validate "$HOME/big.yaml"
-	fatalhas 'File too large'
+	fatalhas 'file too large'
 	ok 'file: an absolute path, of at most 4 MiB'
 	finish
 }

@@ -462,9 +462,9 @@ exit 1'
 	same "$(tail -n 1 "$out")" 'exit 1'
 	errhas 'was removed'
 	lc sftp "$S/gone"
-	fatalhas "share $S/gone: No such file or directory"
+	fatalhas "share $S/gone: no such file or directory"
 	lc sftp "$S/file"
-	fatalhas "share $S/file: Not a directory"
+	fatalhas "share $S/file: not a directory"
 	ok 'a share that is removed ends the server'
 
 	# the second and third line: what the process can do without its checks

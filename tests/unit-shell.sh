@@ -155,6 +155,11 @@ END
 		lc shell --sync "$p" --yes dev true
 		fatalhas 'rsync is required for `--sync` but not found: '
 		PATH=$fakes:$realpath
+		cp "$LIMA_HOME/dev/lima.yaml" "$T/dev.yaml"
+		printf '%s\n' "{images: [location: /etc/profile], disk: 1M, mounts: [{location: $T}]}" >"$LIMA_HOME/dev/lima.yaml"
+		lc shell --sync "$p" --yes dev true
+		fatal 'cannot use `--sync` when the instance has host mounts configured, start the instance with `--mount-none` to disable mounts'
+		mv "$T/dev.yaml" "$LIMA_HOME/dev/lima.yaml"
 		ok '--sync: what is refused'
 	else
 		skip '--sync' 'rsync is not installed'
