@@ -8946,6 +8946,7 @@ networksload(struct ydoc *d)
 {
 	const char *path = networksfile(), *dir = keep("%s/_config", host.limahome);
 	struct buf b = { 0 };
+	struct ynode *nets;
 	int lock;
 
 	needhome();
@@ -8962,6 +8963,8 @@ networksload(struct ydoc *d)
 		die("%s:%d:%d: %s", path, d->eline, d->ecol, d->err);
 	if (d->root && d->root->kind != Y_MAP)
 		die("%s: the file is no mapping", path);
+	if ((nets = yget(d->root, "networks")) && nets->kind != Y_MAP && nets->kind != Y_NULL)
+		die("%s: `networks` is no mapping", path);
 	buffree(&b);
 	return lock;
 }

@@ -65,4 +65,11 @@ exit 0'
 	grep -F '"console: Call Trace:' "$LIMA_HOME/colon/ha.stderr.log" >"$T/trace"
 	filehas "$T/trace" 'Call Trace:"'
 	ok "a guest's line that ends in a colon gets no reason of ours"
+
+	mkdir -p "$LIMA_HOME/_config"
+	echo 'networks: []' >"$LIMA_HOME/_config/networks.yaml"
+	lc network create foo --gateway 192.168.9.1/24
+	fatal "$LIMA_HOME/_config/networks.yaml: \`networks\` is no mapping"
+	rm "$LIMA_HOME/_config/networks.yaml"
+	ok 'a network is not added to what is no mapping'
 }
