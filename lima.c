@@ -17674,7 +17674,8 @@ watchline(const char *s)
 			if (b.len)
 				printf("%.10s %.8s %s | %s\n", t->s, strlen(t->s) > 11 ? t->s + 11 : "", watchnow->name, b.s);
 		}
-		fflush(stdout);
+		if (fflush(stdout) < 0)
+			die("write standard output:");
 	}
 	yfree(&d);
 	buffree(&b);
@@ -18948,6 +18949,15 @@ wrapper(const char *base, int *argc, char *argv[])
 	return v;
 }
 
+/* The exit status of a command, whose output has to have arrived. */
+static int
+flushed(int r)
+{
+	if (fflush(stdout) < 0 || ferror(stdout))       /* an earlier write may have failed */
+		die("write standard output:");
+	return r;
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -18971,7 +18981,7 @@ main(int argc, char *argv[])
 	base = strrchr(base, '/') ? strrchr(base, '/') + 1 : base;
 	host.argv0 = argc ? argv[0] : NULL;
 	if (strncmp(base, "yq", strcspn(base, ".")) == 0 && strcspn(base, ".") == 2)
-		return cmdyq(argc - 1, argv + 1);
+		return flushed(cmdyq(argc - 1, argv + 1));
 	if (argc)
 		argv = wrapper(base, &argc, argv);
 	signal(SIGPIPE, SIG_IGN);
@@ -18995,7 +19005,5 @@ main(int argc, char *argv[])
 		curcmd = c;
 		r = c->run(argc, argv);
 	}
-	if (fflush(stdout) < 0 || ferror(stdout))       /* an earlier write may have failed */
-		die("write standard output:");
-	return r;
+	return flushed(r);
 }

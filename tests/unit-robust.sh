@@ -72,4 +72,19 @@ exit 0'
 	fatal "$LIMA_HOME/_config/networks.yaml: \`networks\` is no mapping"
 	rm "$LIMA_HOME/_config/networks.yaml"
 	ok 'a network is not added to what is no mapping'
+
+	mk seen
+	for i in 1 2; do
+		echo '{"time":"2026-01-01T00:00:00Z","status":{"running":true}}'
+	done >"$LIMA_HOME/seen/ha.stdout.log"
+	timeout 10 "$LIMACTL" watch --history seen 2>"$T/watch.err" | (read -r _; exec <&-; sleep 0.1; echo '{"time":"2026-01-01T00:00:01Z","status":{"exiting":true}}' >>"$LIMA_HOME/seen/ha.stdout.log")
+	filehas "$T/watch.err" 'write standard output: Broken pipe'
+	ok 'watch ends when nobody reads it'
+
+	ln -s "$LIMACTL" "$T/yq"
+	rc=0
+	echo 'a: 1' | "$T/yq" .a >/dev/full 2>"$T/yq.err" || rc=$?
+	status 1
+	filehas "$T/yq.err" 'write standard output: No space left'
+	ok 'yq fails when its output cannot be written'
 }
