@@ -14134,6 +14134,7 @@ startinstance(struct inst *in, long long limit)
 
 	if (lock < 0)
 		die("lock %s:", in->dir);
+	in->driver = lockholder(keep("%s/qemu.pid", in->dir));  /* we may have waited for the lock */
 	if (agent < 0 || in->driver < 0)
 		die("the instance %s runs in another container that shares %s", bq(in->name), host.limahome);
 	if (agent) {
@@ -16090,7 +16091,7 @@ static bool
 awaitmaster(const struct inst *in)
 {
 	const char *sock = keep("%s/ssh.sock", in->dir);
-	long long end = now() + startwait;
+	long long end = now() + startwait, left;
 	char chunk[4096];
 	struct pollfd p[2] = { { .fd = -1, .events = POLLIN }, { .fd = -1, .events = POLLIN } };
 
@@ -16102,8 +16103,8 @@ awaitmaster(const struct inst *in)
 	p[1].fd = pidfdopen(in->agent);
 	if (p[0].fd >= 0 && p[1].fd >= 0 && inotify_add_watch(p[0].fd, in->dir, IN_CREATE) >= 0) {
 		info("Waiting for ssh of the instance %s", bq(in->name));
-		while (!socketowner(sock) && !gotsig && !p[1].revents && now() < end) {
-			(void)poll(p, 2, (int)(end - now()));
+		while (!socketowner(sock) && !gotsig && !p[1].revents && (left = end - now()) > 0) {
+			(void)poll(p, 2, (int)left);
 			while (read(p[0].fd, chunk, sizeof chunk) > 0)
 				;
 		}
