@@ -5996,6 +5996,8 @@ allinstances(void)
 	size_t cap = 0;
 	DIR *dir = opendir(host.limahome);
 
+	if (!dir && errno != ENOENT)            /* that is not the same as no instances */
+		die("read %s:", host.limahome);
 	while (dir && (d = readdir(dir))) {
 		if (*d->d_name == '.' || *d->d_name == '_')
 			continue;

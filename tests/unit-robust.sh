@@ -87,4 +87,9 @@ exit 0'
 	status 1
 	filehas "$T/yq.err" 'write standard output: No space left'
 	ok 'yq fails when its output cannot be written'
+
+	: >"$T/nodir"
+	run env LIMA_HOME="$T/nodir" "$LIMACTL" list
+	fatal "read $T/nodir: Not a directory"
+	ok 'a LIMA_HOME that cannot be read is not an empty one'
 }
