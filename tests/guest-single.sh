@@ -12,8 +12,8 @@ put() {
 	done
 }
 
-test_alone() {
-	begin alone
+test_single() {
+	begin single
 	what='the static binary alone on a system of QEMU, OpenSSH and busybox'
 	if [ "$uid" != 0 ] || ! unshare --mount --pid --fork true 2>/dev/null; then
 		skip "$what" 'chroot and mounts need root'
