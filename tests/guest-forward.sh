@@ -236,7 +236,7 @@ portForwards:
 	# whatever a guest says instead of its agent
 	lc shell $vm sudo sh -c 'systemctl stop lima-guestagent; exec 3<>/dev/virtio-ports/lima.agent
 		{ printf "\nlima-guestagent 1\nbegin\n"; head -c 1000000 /dev/urandom; head -c 100000 /dev/zero; echo
-		seq -f "+ tcp 10.0.0.1 %.0f" 1 20000; seq -f "+ tcp 10.0.0.2 %.0f" 1 20000; echo end; } >&3'
+		seq -f "+ tcp 10.0.0.1 %.0f" 1 20000; seq -f "+ tcp 10.0.0.2 %.0f" 1 20000; echo end; } >&3; sleep 3'
 	status 0
 	fwevent '"type":"not-forwarding","protocol":"tcp","guestAddr":"10.0.0.1:4000"'
 	fails fwsaid 10.0.0.2:20000
