@@ -689,6 +689,32 @@ shellwords(struct args *a, const char *s)
 	return !quote;
 }
 
+/* Edit distance of at most 2, or one is the head of the other. */
+static bool
+similar(const char *a, const char *b)
+{
+	size_t n = strlen(a), m = strlen(b), i, k, d[32], up, diag;
+
+	if (n >= LEN(d) || m >= LEN(d))
+		return false;
+	if (startswith(b, a))
+		return true;
+	for (k = 0; k <= m; k++)
+		d[k] = k;
+	for (i = 1; i <= n; i++) {
+		diag = d[0];
+		d[0] = i;
+		for (k = 1; k <= m; k++) {
+			up = d[k];
+			d[k] = a[i - 1] == b[k - 1] ? diag : 1 + (diag < up ? diag : up);
+			if (d[k] > d[k - 1] + 1)
+				d[k] = d[k - 1] + 1;
+			diag = up;
+		}
+	}
+	return d[m] <= 2;
+}
+
 /* ---- 4. Files ----------------------------------------------------------- */
 
 /* Write all of it; -1 with errno. */
@@ -2762,7 +2788,6 @@ struct key {
 	size_t off;                     /* in struct conf, or in the item */
 	const char *def;                /* built-in value; NULL: see fill */
 	const char *(*fill)(const struct conf *);       /* computed value; NULL: stays unset */
-	const char *(*check)(const struct conf *, const char *val);     /* what is wrong, or NULL */
 	const struct key *items;        /* KLIST: rows of an item, ended by a NULL path */
 	size_t size;                    /* KLIST: of an item */
 	enum kmerge merge;
@@ -2869,99 +2894,6 @@ filluid(const struct conf *c)
 {
 	(void)c;
 	return keep("%lld", badguestuid(host.uid) ? fallbackuid : (long long)host.uid);
-}
-
-static const char *
-checkos(const struct conf *c, const char *v)
-{
-	(void)c;
-	return strcmp(v, "Linux") == 0 ? NULL :
-	    keep("field `os` must be one of [`Linux` `Darwin` `FreeBSD` `Windows`]; got %s (only Linux guests are supported here)", bq(v));
-}
-
-static const char *
-checkarch(const struct conf *c, const char *v)
-{
-	(void)c;
-	return archbyname(v) ? NULL :
-	    keep("field `arch` must be one of [x86_64 aarch64 armv7l ppc64le riscv64 s390x]; got %s", bq(v));
-}
-
-static const char *
-checkvmtype(const struct conf *c, const char *v)
-{
-	(void)c;
-	return strcmp(v, "qemu") == 0 ? NULL : keep("vmType %s is not a registered driver", bq(v));
-}
-
-static const char *
-checkcpus(const struct conf *c, const char *v)
-{
-	(void)v;
-	return c->cpus >= 0 ? NULL : "field `cpus` must be >= 0";
-}
-
-static const char *
-checkport(const struct conf *c, const char *v)
-{
-	(void)v;
-	if (c->sshport < 0)
-		return "field `ssh.localPort` must be > 0";
-	if (c->sshport == 22)
-		return "field `ssh.localPort` must not be 22";
-	return c->sshport < 65536 ? NULL : "field `ssh.localPort` must be < 65536";
-}
-
-/* Values that become a line of lima.env, and of passwd(5) in the guest. */
-static const char *
-checkline(const struct conf *c, const char *v)
-{
-	(void)c;
-	for (; v && *v; v++)
-		if (iscntrl((unsigned char)*v))
-			return "fields `user.home`, `timezone` and `guestInstallPrefix` must not contain control characters";
-	return NULL;
-}
-
-static const char *
-checkhome(const struct conf *c, const char *v)
-{
-	if (*v != '/' || strchr(v, ':'))
-		return keep("field `user.home` must be an absolute path without `:`, got %s", bq(v));
-	return checkline(c, v);
-}
-
-static const char *
-checkshell(const struct conf *c, const char *v)
-{
-	return *v == '/' && !strchr(v, ':') && !checkline(c, v) ? NULL : keep("field `user.shell` must be an absolute path, got %s", bq(v));
-}
-
-static const char *
-checkuid(const struct conf *c, const char *v)
-{
-	(void)v;
-	if (c->uid == 0)
-		return "field `user.uid` must not be 0";
-	return c->uid > 0 && c->uid < 4294967295LL ? NULL : keep("field `user.uid` must be between 1 and 4294967294, got `%lld`", c->uid);
-}
-
-static const char *
-checkusername(const struct conf *c, const char *v)
-{
-	(void)c;
-	if (strcmp(v, "root") == 0)
-		return "field `user.name` must not be `root`";
-	/* it goes into passwd lines, sudoers and paths of the guest */
-	return *v && !strchr("-+~", *v) && !strpbrk(v, ":/\\,%\"'#!()= ") && !checkline(c, v) ? NULL :
-	    keep("field `user.name` must not be empty, start with - + ~ or contain blanks or any of :/\\,%%\"'#!()=, got %s", bq(v));
-}
-
-static const char *
-checksudo(const struct conf *c, const char *v)
-{
-	(void)v;
-	return c->sudo || c->plain ? NULL : "`user.passwordlessSudo: false` requires `plain: true`";
 }
 
 #define O(m) offsetof(struct image, m)
@@ -3083,15 +3015,15 @@ static const struct key networkkeys[] = {
 /* In the order of spec/cli.md 9.6, which is the order of every dump. */
 static const struct key confkeys[] = {
 	{ .path = "minimumLimaVersion",     .type = KSTR,  .off = C(minversion), .merge = MOWN, .brief = true },
-	{ .path = "vmType",                 .type = KSTR,  .off = C(vmtype), .def = "qemu", .check = checkvmtype },
+	{ .path = "vmType",                 .type = KSTR,  .off = C(vmtype), .def = "qemu" },
 	{ .path = "vmOpts",                 .type = KRAW,  .off = C(vmopts) },
 	{ .path = "vmOpts.qemu.minimumVersion", .type = KSTR, .off = C(minqemu), .mute = true },
 	{ .path = "vmOpts.qemu.cpuType",    .type = KPAIRS, .off = C(cputype), .mute = true },
-	{ .path = "os",                     .type = KSTR,  .off = C(os), .def = "Linux", .check = checkos },
-	{ .path = "arch",                   .type = KSTR,  .off = C(arch), .fill = fillarch, .check = checkarch },
+	{ .path = "os",                     .type = KSTR,  .off = C(os), .def = "Linux" },
+	{ .path = "arch",                   .type = KSTR,  .off = C(arch), .fill = fillarch },
 	{ .path = "images",                 .type = KLIST, .off = C(images), ITEMS(imagekeys, struct image) },
 	{ .path = "cpuType",                .type = KPAIRS, .off = C(oldcputype), .merge = MOWN, .brief = true },
-	{ .path = "cpus",                   .type = KINT,  .off = C(cpus), .fill = fillcpus, .check = checkcpus },
+	{ .path = "cpus",                   .type = KINT,  .off = C(cpus), .fill = fillcpus },
 	{ .path = "memory",                 .type = KSIZE, .off = C(memory), .text = C(memorytext), .fill = fillmemory },
 	{ .path = "disk",                   .type = KSIZE, .off = C(disk), .text = C(disktext), .def = defdisk },
 	{ .path = "additionalDisks",        .type = KLIST, .off = C(disks), ITEMS(diskkeys, struct datadisk), .brief = true },
@@ -3099,7 +3031,7 @@ static const struct key confkeys[] = {
 	{ .path = "mountTypesUnsupported",  .type = KSTRS, .off = C(unsupported), .merge = MCAT, .brief = true },
 	{ .path = "mountType",              .type = KSTR,  .off = C(mounttype), .later = true },
 	{ .path = "mountInotify",           .type = KBOOL, .off = C(inotify), .def = "false", .later = true },
-	{ .path = "ssh.localPort",          .type = KINT,  .off = C(sshport), .def = "0", .check = checkport },
+	{ .path = "ssh.localPort",          .type = KINT,  .off = C(sshport), .def = "0" },
 	{ .path = "ssh.loadDotSSHPubKeys",  .type = KBOOL, .off = C(loadpubkeys), .def = "false" },
 	{ .path = "ssh.forwardAgent",       .type = KBOOL, .off = C(forwardagent), .def = "false" },
 	{ .path = "ssh.forwardX11",         .type = KBOOL, .off = C(forwardx11), .def = "false" },
@@ -3116,7 +3048,7 @@ static const struct key confkeys[] = {
 	{ .path = "containerd.system",      .type = KBOOL, .off = C(containerdsystem), .def = "false" },
 	{ .path = "containerd.user",        .type = KBOOL, .off = C(containerduser), .def = "false" },
 	{ .path = "containerd.archives",    .type = KLIST, .off = C(archives), ITEMS(archivekeys, struct image) },
-	{ .path = "guestInstallPrefix",     .type = KSTR,  .off = C(prefix), .def = "/usr/local", .check = checkline },
+	{ .path = "guestInstallPrefix",     .type = KSTR,  .off = C(prefix), .def = "/usr/local" },
 	{ .path = "probes",                 .type = KLIST, .off = C(probes), ITEMS(probekeys, struct probe), .brief = true },
 	{ .path = "portForwards",           .type = KLIST, .off = C(forwards), ITEMS(forwardkeys, struct forward), .brief = true },
 	{ .path = "copyToHost",             .type = KLIST, .off = C(copies), ITEMS(copykeys, struct cthost), .brief = true },
@@ -3135,14 +3067,14 @@ static const struct key confkeys[] = {
 	{ .path = "rosetta.enabled",        .type = KBOOL, .off = C(rosetta), .merge = MOWN, .brief = true, .later = true },
 	{ .path = "rosetta.binfmt",         .type = KBOOL, .off = C(rosettabinfmt), .merge = MOWN, .brief = true, .later = true },
 	{ .path = "plain",                  .type = KBOOL, .off = C(plain), .def = "false" },
-	{ .path = "timezone",               .type = KSTR,  .off = C(timezone), .fill = filltimezone, .check = checkline, .blank = true },
+	{ .path = "timezone",               .type = KSTR,  .off = C(timezone), .fill = filltimezone, .blank = true },
 	{ .path = "nestedVirtualization",   .type = KBOOL, .off = C(nested), .def = "false", .later = true },
-	{ .path = "user.name",              .type = KSTR,  .off = C(user), .fill = filluser, .check = checkusername },
+	{ .path = "user.name",              .type = KSTR,  .off = C(user), .fill = filluser },
 	{ .path = "user.comment",           .type = KSTR,  .off = C(comment), .fill = fillcomment, .blank = true },
-	{ .path = "user.home",              .type = KSTR,  .off = C(home), .fill = fillhome, .check = checkhome },
-	{ .path = "user.shell",             .type = KSTR,  .off = C(shell), .def = "/bin/bash", .check = checkshell },
-	{ .path = "user.uid",               .type = KINT,  .off = C(uid), .fill = filluid, .check = checkuid },
-	{ .path = "user.passwordlessSudo",  .type = KBOOL, .off = C(sudo), .def = "true", .check = checksudo },
+	{ .path = "user.home",              .type = KSTR,  .off = C(home), .fill = fillhome },
+	{ .path = "user.shell",             .type = KSTR,  .off = C(shell), .def = "/bin/bash" },
+	{ .path = "user.uid",               .type = KINT,  .off = C(uid), .fill = filluid },
+	{ .path = "user.passwordlessSudo",  .type = KBOOL, .off = C(sudo), .def = "true" },
 	{ .path = "tpm",                    .type = KBOOL, .off = C(tpm), .def = "false" },
 	{ .path = "osOpts",                 .type = KRAW,  .off = C(osopts) },
 	{ .path = "base",                   .type = KRAW,  .off = C(base), .merge = MOWN, .mute = true },
@@ -3294,13 +3226,14 @@ addpairs(struct layers *l, int i, const struct key *k, struct pairs *out, const 
 }
 
 static void
-putsize(struct conf *c, const struct key *k, void *base, const char *s)
+putsize(const struct key *k, void *base, const char *s)
 {
-	char err[128];
+	long long *size = (long long *)((char *)base + k->off);
+	char why[128];
 
 	*(const char **)((char *)base + k->text) = s;
-	if (parsesize(s, (long long *)((char *)base + k->off), err) < 0)
-		conferr(c, "field `%s` has an invalid value: %s", strcmp(k->path, "9p.msize") == 0 ? "msize" : k->path, err);
+	if (parsesize(s, size, why) < 0)
+		*size = -1;     /* validation says it */
 }
 
 /* Put the value n, which is not null and of layer i, into the member of row k. */
@@ -3332,7 +3265,7 @@ putnode(struct layers *l, const struct key *k, void *base, int i, const struct y
 		if (!s)
 			badtype(l, i, n, k->path, "a string");
 		else if (*s)
-			putsize(l->c, k, base, s);
+			putsize(k, base, s);
 		break;
 	case KIP:
 		if (!s || !*s)
@@ -3377,7 +3310,7 @@ putnode(struct layers *l, const struct key *k, void *base, int i, const struct y
 
 /* Put a built-in text. */
 static void
-puttext(struct conf *c, const struct key *k, void *base, const char *s)
+puttext(const struct key *k, void *base, const char *s)
 {
 	void *at = (char *)base + k->off;
 
@@ -3386,7 +3319,7 @@ puttext(struct conf *c, const struct key *k, void *base, const char *s)
 	else if (k->type == KBOOL)
 		*(int *)at = *s == 't';
 	else if (k->type == KSIZE)
-		putsize(c, k, base, s);
+		putsize(k, base, s);
 	else
 		*(const char **)at = s;
 }
@@ -3424,7 +3357,7 @@ filldefs(struct conf *c, const struct key *rows, void *base)
 {
 	for (; rows->path; rows++)
 		if ((rows->def || rows->fill) && isunset(rows, base))
-			puttext(c, rows, base, rows->fill ? rows->fill(c) : rows->def);
+			puttext(rows, base, rows->fill ? rows->fill(c) : rows->def);
 }
 
 /* Is path a row, or a map on the way to one? */
@@ -3441,6 +3374,26 @@ keyrow(const struct key *rows, const char *path, bool *onway)
 		*onway |= rows->path[n] == '.';
 	}
 	return NULL;
+}
+
+/* The member below prefix whose name is nearly that of path, as a hint; or "". */
+static const char *
+nearkey(const struct key *rows, const char *prefix, const char *path)
+{
+	size_t n = strlen(prefix), len = strlen(path + n), d, least = SIZE_MAX;
+	const char *name, *best = "";
+
+	for (; rows->path; rows++) {
+		if (strncmp(rows->path, prefix, n) != 0)
+			continue;
+		name = keep("%.*s", (int)strcspn(rows->path + n, "."), rows->path + n);
+		d = (strlen(name) > len ? strlen(name) - len : len - strlen(name)) + (tolower((unsigned char)*name) == tolower((unsigned char)path[n]) ? 0 : 9);
+		if (d < least && (similar(path + n, name) || strcasecmp(path + n, name) == 0)) {
+			best = keep("; did you mean \"%s%s\"?", prefix, name);
+			least = d;
+		}
+	}
+	return best;
 }
 
 /* Walk a map of layer i: the values of top-level rows go to l->val, those of an
@@ -3472,7 +3425,7 @@ walkkeys(struct layers *l, int i, const struct key *rows, const struct ynode *ma
 		} else if (!onway && l->warn && !l->told[i]) {
 			struct field f[] = {
 				{ "comment", l->where[i] },
-				{ "error", keep("[%d:%d] unknown field \"%s\"", n->key->line, n->key->col, path) },
+				{ "error", keep("[%d:%d] unknown field \"%s\"%s", n->key->line, n->key->col, path, nearkey(rows, prefix, path)) },
 				{ NULL, NULL },
 			};
 			logline(WARN, f, "Non-strict YAML detected; please check for typos");
@@ -3975,95 +3928,6 @@ plaingate(struct conf *c, bool automatic, bool warnings)
 	dropmode(c, "yq");
 	c->stock = true;
 }
-/* algo:hex -> program that computes it; NULL and a reason when malformed. */
-static const char *
-digestprog(const char *digest, const char **why)
-{
-	static const struct { const char *algo, *prog; size_t len; } t[] = {
-		{ "sha256:", "sha256sum", 64 }, { "sha384:", "sha384sum", 96 }, { "sha512:", "sha512sum", 128 },
-	};
-	const char *hex = strchr(digest, ':');
-	size_t i;
-
-	*why = "invalid checksum digest format";
-	if (!hex || hex[1 + strspn(hex + 1, "0123456789abcdef")] != '\0')
-		return NULL;
-	for (i = 0; i < LEN(t); i++)
-		if (startswith(digest, t[i].algo)) {
-			*why = "invalid checksum digest length";
-			return strlen(hex + 1) == t[i].len ? t[i].prog : NULL;
-		}
-	*why = "unsupported digest algorithm";
-	return NULL;
-}
-
-/* Of the mounts: spec/config.md 12.1, and what cannot be handed to a guest. */
-static void
-checkmounts(struct conf *c)
-{
-	static const char *const reserved[] = { "/", "/bin", "/dev", "/etc", "/home", "/opt", "/sbin", "/tmp", "/usr", "/var" };
-	const struct mount *m = c->mounts.v;
-	const char *p;
-	struct stat st;
-	size_t i, k;
-
-	for (i = 0; i < c->mounts.n; i++, m++) {
-		for (p = keep("%s%s", m->location, m->mountpoint); (unsigned char)*p >= ' ' && *p != 0x7f; p++)
-			;
-		if (*p)
-			conferr(c, "field `mounts[%zu]` must not contain line breaks or other control characters", i);
-		if (*m->location != '/')
-			conferr(c, "field `mounts[%zu].location` must be an absolute path, got %s", i, bq(m->location));
-		else if (stat(m->location, &st) == 0 && !S_ISDIR(st.st_mode))
-			conferr(c, "field `mounts[%zu].location` refers to a non-directory path: %s", i, bq(m->location));
-		for (k = 0; k < LEN(reserved) && strcmp(m->mountpoint, reserved[k]) != 0; k++)
-			;
-		if (k < LEN(reserved))
-			conferr(c, "field `mounts[%zu].mountPoint` must not be a system path such as /etc or /usr", i);
-		else if (c->home && strcmp(m->mountpoint, c->home) == 0)
-			conferr(c, "field `mounts[%zu].mountPoint` is the reserved internal home directory %s", i, bq(c->home));
-		else if (*m->mountpoint == '~')
-			conferr(c, "field `mounts[%zu].mountPoint` must not start with `~`", i);
-		else if (*m->mountpoint != '/')
-			conferr(c, "field mounts[%zu] must be absolute, got %s", i, bq(m->mountpoint));
-	}
-}
-
-static void
-checkconf(struct conf *c)
-{
-	const struct image *im = c->images.v;
-	const struct key *k;
-	const char *s;
-	bool tail;
-	size_t i;
-
-	if (c->minversion) {
-		if (version3(c->minversion, &tail) < 0)
-			conferr(c, "field `minimumLimaVersion` must be a semvar value, got %s: %s is not in dotted-tri format",
-			    bq(c->minversion), c->minversion);
-		else if (version3(c->minversion, &tail) > version3(FAKEVERSION, &tail))
-			conferr(c, "template requires Lima version %s; this is only `" FAKEVERSION "`", bq(c->minversion));
-	}
-	if (!c->images.n)
-		conferr(c, "field `images` must be set");
-	for (i = 0; i < c->images.n; i++)
-		if (!im[i].location || !*im[i].location)
-			conferr(c, "field `images[%zu].location` refers to an invalid local file path: ``: empty path", i);
-		else if (im[i].arch && (s = checkarch(c, im[i].arch)))
-			conferr(c, "images[%zu]: %s", i, s);
-		else if (im[i].digest && !digestprog(im[i].digest, &s))
-			conferr(c, "field `images[%zu].digest` is invalid: %s: %s", i, im[i].digest, s);
-		else if (im[i].kerneldigest && !digestprog(im[i].kerneldigest, &s))
-			conferr(c, "field `images[%zu].kernel.digest` is invalid: %s: %s", i, im[i].kerneldigest, s);
-		else if (im[i].initrddigest && !digestprog(im[i].initrddigest, &s))
-			conferr(c, "field `images[%zu].initrd.digest` is invalid: %s: %s", i, im[i].initrddigest, s);
-	checkmounts(c);
-	for (k = confkeys; k->path; k++)
-		if (k->check && (s = k->check(c, k->type == KSTR ? *(const char **)((char *)c + k->off) : NULL)))
-			conferr(c, "%s", s);
-}
-
 
 /* Read default.yaml or override.yaml, once; a missing file is an empty one. */
 static void
@@ -4114,86 +3978,6 @@ emptydefaults(struct conf *c)
 		c->os = NULL;
 	if (c->arch && strcmp(c->arch, "default") == 0)
 		c->arch = NULL;
-}
-
-/* The effective configuration of instance name from its text.  where: for
- * messages.  What is wrong stands in c->errs afterwards. */
-static void
-confload(struct conf *c, const char *name, const char *text, size_t len, const char *where, bool warnings)
-{
-	struct layers l = { .c = c, .warn = warnings };
-	const struct ynode *n;
-	const struct key *k;
-	struct ydoc doc = { 0 };
-	bool automount = true, silent = false;
-	int i;
-
-	*c = (struct conf){ .name = name, .dir = keep("%s/%s", host.limahome, name), .autoforward = true, .agent = true };
-	madeby(c);
-	unsetall(confkeys, c);
-	if (!shared.read) {
-		readshared(OVERRIDE, "override");
-		readshared(DEFAULT, "default");
-		shared.read = true;
-	}
-	for (i = 0; i < NLAYER; i++) {
-		l.where[i] = i == INSTANCE ? where : shared.where[i];
-		l.root[i] = shared.doc[i].root;
-		if (shared.err[i])
-			conferr(c, "%s", shared.err[i]);
-	}
-	if (yparse(&doc, text, len) < 0)
-		conferr(c, "failed to unmarshal YAML (%s): [%d:%d] %s", where, doc.eline, doc.ecol, doc.err);
-	l.root[INSTANCE] = doc.root;
-	for (i = 0; i < NLAYER && !c->errs; i++)
-		if ((n = l.root[i]) && n->kind != Y_MAP && (n->kind != Y_NULL || n->len))
-			conferr(c, "failed to unmarshal YAML (%s): [%d:%d] %s was used where mapping is expected",
-			    l.where[i], n->line, n->col, n->kind == Y_NULL ? "null" : strchr(kindname[n->kind], ' ') + 1);
-	if (c->errs)
-		goto out;
-	for (i = 0; i < NLAYER; i++)
-		if (l.root[i]->kind == Y_MAP)
-			walkkeys(&l, i, confkeys, l.root[i], "", NULL);
-	for (k = confkeys; k->path; k++) {
-		for (i = 0; i < NLAYER; i++) {
-			n = l.val[k - confkeys][i];
-			if (n && k->off == offsetof(struct conf, mounts))
-				automount = false;
-			if (n && k->off == offsetof(struct conf, forwards) && i == INSTANCE)
-				silent = n->kind == Y_SEQ && !n->n;
-		}
-		if (k->type == KRAW)
-			mergeraw(&l, k);
-		else
-			merge(&l, k);
-	}
-	qemuopts(&l);
-	emptydefaults(c);
-	filldefs(c, confkeys, c);
-	if (c->errs)
-		goto out;
-	fillhomevars(&l);
-	fillimages(c, &c->images);
-	fillimages(c, &c->firmware);
-	fillarchives(c);
-	fillprovisions(&l);
-	fillprobes(&l);
-	fillforwards(&l);
-	fillcopies(&l);
-	automount &= !c->foreign;
-	if (automount)
-		automounts(c);
-	fillmounts(&l);
-	fillnetworks(&l);
-	c->autoforward = !silent || c->forwards.n;
-	if (warnings && c->memory < 64 << 20)
-		warn("field `memory` is %s: no guest boots in that (a bare number is bytes)", bq(c->memorytext));
-	plaingate(c, automount, warnings);
-	if (!c->errs)
-		checkconf(c);
-out:
-	yfree(&l.vars);
-	yfree(&doc);
 }
 
 /* Put v below map at a dotted path, making maps on the way. */
@@ -4282,8 +4066,736 @@ conftree(struct ydoc *d, struct ynode *map, const struct key *rows, const void *
 
 /* ---- 10. Validation ----------------------------------------------------- */
 
-/* What a whole configuration must fulfil, beside the checks of its rows. */
+/* What a configuration must fulfil (spec/config.md 12.1): a table of keys in the
+ * order of the messages, with a check of the value or of each item of the list.
+ * All complaints are collected in errs.  Loading ends with it, so it stands here. */
 
+/* One complaint about an identifier, or NULL. */
+static const char *
+badident(const char *s)
+{
+	const char *p = s;
+	bool bad = !isalnum((unsigned char)*s);
+
+	if (!*s)
+		return "identifier must not be empty";
+	if (strlen(s) > 76)
+		return keep("identifier %s greater than maximum length (76 characters)", bq(s));
+	for (; *p; p++)
+		bad |= !isalnum((unsigned char)*p) &&
+		    (!strchr("._-", *p) || !isalnum((unsigned char)p[1]));
+	return bad ? keep("identifier %s must match ^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$", bq(s)) : NULL;
+}
+
+/* algo:hex -> program that computes it; NULL and a reason when malformed. */
+static const char *
+digestprog(const char *digest, const char **why)
+{
+	static const struct { const char *algo, *prog; size_t len; } t[] = {
+		{ "sha256:", "sha256sum", 64 }, { "sha384:", "sha384sum", 96 }, { "sha512:", "sha512sum", 128 },
+	};
+	const char *hex = strchr(digest, ':');
+	size_t i;
+
+	*why = "invalid checksum digest format";
+	if (!hex || hex[1 + strspn(hex + 1, "0123456789abcdef")] != '\0')
+		return NULL;
+	for (i = 0; i < LEN(t); i++)
+		if (startswith(digest, t[i].algo)) {
+			*why = "invalid checksum digest length";
+			return strlen(hex + 1) == t[i].len ? t[i].prog : NULL;
+		}
+	*why = "unsupported digest algorithm";
+	return NULL;
+}
+
+static const char *
+checkos(const struct conf *c, const char *v)
+{
+	(void)c;
+	return strcmp(v, "Linux") == 0 ? NULL :
+	    keep("field `os` must be one of [`Linux` `Darwin` `FreeBSD` `Windows`]; got %s (only Linux guests are supported here)", bq(v));
+}
+
+static const char *
+checkarch(const struct conf *c, const char *v)
+{
+	(void)c;
+	return archbyname(v) ? NULL :
+	    keep("field `arch` must be one of [x86_64 aarch64 armv7l ppc64le riscv64 s390x]; got %s", bq(v));
+}
+
+static const char *
+checkvmtype(const struct conf *c, const char *v)
+{
+	(void)c;
+	return strcmp(v, "qemu") == 0 ? NULL : keep("vmType %s is not a registered driver", bq(v));
+}
+
+static const char *
+checkcpus(const struct conf *c, const char *v)
+{
+	(void)v;
+	return c->cpus >= 0 ? NULL : "field `cpus` must be >= 0";
+}
+
+/* Values that become a line of lima.env, and of passwd(5) in the guest. */
+static const char *
+checkline(const struct conf *c, const char *v)
+{
+	(void)c;
+	for (; v && *v; v++)
+		if (iscntrl((unsigned char)*v))
+			return "fields `user.home`, `timezone` and `guestInstallPrefix` must not contain control characters";
+	return NULL;
+}
+
+static const char *
+checkhome(const struct conf *c, const char *v)
+{
+	if (*v != '/' || strchr(v, ':'))
+		return keep("field `user.home` must be an absolute path without `:`, got %s", bq(v));
+	return checkline(c, v);
+}
+
+static const char *
+checkshell(const struct conf *c, const char *v)
+{
+	return *v == '/' && !strchr(v, ':') && !checkline(c, v) ? NULL : keep("field `user.shell` must be an absolute path, got %s", bq(v));
+}
+
+static const char *
+checkuid(const struct conf *c, const char *v)
+{
+	(void)v;
+	if (c->uid == 0)
+		return "field `user.uid` must not be 0";
+	return c->uid > 0 && c->uid < 4294967295LL ? NULL : keep("field `user.uid` must be between 1 and 4294967294, got `%lld`", c->uid);
+}
+
+static const char *
+checkusername(const struct conf *c, const char *v)
+{
+	(void)c;
+	if (strcmp(v, "root") == 0)
+		return "field `user.name` must not be `root`";
+	/* it goes into passwd lines, sudoers and paths of the guest */
+	return *v && !strchr("-+~", *v) && !strpbrk(v, ":/\\,%\"'#!()= ") && !checkline(c, v) ? NULL :
+	    keep("field `user.name` must not be empty, start with - + ~ or contain blanks or any of :/\\,%%\"'#!()=, got %s", bq(v));
+}
+
+static const char *
+checksudo(const struct conf *c, const char *v)
+{
+	(void)v;
+	return c->sudo || c->plain ? NULL : "`user.passwordlessSudo: false` requires `plain: true`";
+}
+
+/* An image, an archive, a kernel: P is where it stands. */
+static void
+checkfile(struct conf *c, const char *P, const char *location, const char *arch, const char *digest)
+{
+	const char *why;
+
+	location = location ? location : "";
+	if (!*location || (*location == '~' && location[1] && location[1] != '/'))
+		conferr(c, "field `%s.location` refers to an invalid local file path: %s: %s", P, bq(location),
+		    *location ? keep("unexpandable path %s", bq(location)) : "empty path");
+	if (arch && !archbyname(arch))
+		conferr(c, "field `arch` must be one of [x86_64 aarch64 armv7l ppc64le riscv64 s390x]; got %s", bq(arch));
+	if (digest && *digest && !digestprog(digest, &why))
+		conferr(c, "field `%s.digest` is invalid: %s: %s", P, digest, why);
+}
+
+static bool
+eachimage(struct conf *c, const void *item, const char *at)
+{
+	const struct image *im = item;
+	const struct { const char *name, *location, *arch, *digest; } t[] = {
+		{ "kernel", im->kernel, im->kernelarch, im->kerneldigest },
+		{ "initrd", im->initrd, im->initrdarch, im->initrddigest },
+	};
+	size_t i;
+
+	checkfile(c, at, im->location, im->arch, im->digest);
+	for (i = 0; i < LEN(t); i++) {
+		if (!t[i].location)
+			continue;
+		checkfile(c, keep("%s.%s", at, t[i].name), t[i].location, t[i].arch, t[i].digest);
+		if (strcmp(t[i].arch, im->arch) != 0)
+			conferr(c, "%s.%s has unexpected architecture %s, must be %s", at, t[i].name, bq(t[i].arch), bq(im->arch));
+	}
+	return true;
+}
+
+static bool
+eachfirmware(struct conf *c, const void *item, const char *at)
+{
+	const struct image *im = item;
+
+	checkfile(c, at, im->location, im->arch, im->digest);
+	return true;
+}
+
+/* The archives are asked for only when an engine is wanted. */
+static bool
+eacharchive(struct conf *c, const void *item, const char *at)
+{
+	return (c->containerdsystem <= 0 && c->containerduser <= 0) || eachfirmware(c, item, at);
+}
+
+static bool
+eachdisk(struct conf *c, const void *item, const char *at)
+{
+	const struct datadisk *d = item;
+	const char *e = badident(d->name ? d->name : "");
+
+	if (e)
+		conferr(c, "field `%s.name is invalid`: %s", at, e);
+	return true;
+}
+
+static bool
+eachmount(struct conf *c, const void *item, const char *at)
+{
+	static const char *const reserved[] = { "/", "/bin", "/dev", "/etc", "/home", "/opt", "/sbin", "/tmp", "/usr", "/var" };
+	const struct mount *m = item;
+	const char *p;
+	char why[128];
+	struct stat st;
+	long long size;
+	size_t k;
+
+	for (p = keep("%s%s", m->location, m->mountpoint); (unsigned char)*p >= ' ' && *p != 0x7f; p++)
+		;
+	if (*p)
+		conferr(c, "field `%s` must not contain line breaks or other control characters", at);
+	if (*m->location == '~')
+		conferr(c, "field `%s.location` refers to an unexpandable path: %s: only `~` and `~/` are known", at, bq(m->location));
+	else if (*m->location != '/')
+		conferr(c, "field `%s.location` must be an absolute path, got %s", at, bq(m->location));
+	else if (stat(m->location, &st) < 0) {
+		if (errno != ENOENT)    /* start makes it */
+			conferr(c, "field `%s.location` refers to an inaccessible path: %s: %s", at, bq(m->location), strerror(errno));
+	} else if (!S_ISDIR(st.st_mode))
+		conferr(c, "field `%s.location` refers to a non-directory path: %s", at, bq(m->location));
+	for (k = 0; k < LEN(reserved) && strcmp(m->mountpoint, reserved[k]) != 0; k++)
+		;
+	if (k < LEN(reserved))
+		conferr(c, "field `%s.mountPoint` must not be a system path such as /etc or /usr", at);
+	else if (c->home && strcmp(m->mountpoint, c->home) == 0)
+		conferr(c, "field `%s.mountPoint` is the reserved internal home directory %s", at, bq(c->home));
+	else if (*m->mountpoint == '~')
+		conferr(c, "field `%s.mountPoint` must not start with `~`", at);
+	else if (*m->mountpoint != '/')
+		conferr(c, "field %s must be absolute, got %s", at, bq(m->mountpoint));
+	if (parsesize(m->p9msizetext, &size, why) < 0)
+		conferr(c, "field `msize` has an invalid value: %s", why);
+	return true;
+}
+
+/* What is wrong with a port number, as the end of a sentence; NULL: nothing. */
+static const char *
+badport(long long n)
+{
+	return n < 0 ? "be > 0" : n == 0 ? "be set" : n == 22 ? "not be 22" : n > 65535 ? "be < 65536" : NULL;
+}
+
+static const char *
+checkport(const struct conf *c, const char *v)
+{
+	const char *e = c->sshport ? badport(c->sshport) : NULL;
+
+	(void)v;
+	return e ? keep("field `ssh.localPort` must %s", e) : NULL;
+}
+
+static const char *
+checkmounttype(const struct conf *c, const char *v)
+{
+	struct buf b = { 0 };
+	const char *e = NULL;
+	size_t i;
+
+	if (!v)
+		return NULL;
+	if (strcmp(v, "reverse-sshfs") != 0 && strcmp(v, "9p") != 0 && strcmp(v, "virtiofs") != 0 && strcmp(v, "wsl2") != 0)
+		return keep("field `mountType` must be `reverse-sshfs` or `9p` or `virtiofs`, or `wsl2`, got %s", bq(v));
+	for (i = 0; i < c->unsupported.n; i++) {
+		bufprintf(&b, " %s", c->unsupported.v[i]);
+		if (strcmp(c->unsupported.v[i], v) == 0)
+			e = v;
+	}
+	if (e)
+		e = keep("field `mountType` must not be one of [%s] (`mountTypesUnsupported`), got %s", b.s + 1, bq(v));
+	buffree(&b);
+	return e;
+}
+
+/* An octal number, as the guest's chmod takes it. */
+static bool
+octal(const char *s)
+{
+	return *s && !s[strspn(s, "01234567")] && strlen(s) < 8;
+}
+
+/* Members that only some modes have. */
+static bool
+eachprovision(struct conf *c, const void *item, const char *at)
+{
+	static const char *const modes[] = { "system", "user", "boot", "data", "dependency", "ansible", "yq" };
+	const struct provision *p = item;
+	const struct { const char *key; bool set; const char *modes; } only[] = {
+		{ "content", p->content != NULL, "`data`" }, { "overwrite", p->overwrite >= 0, "`data`" },
+		{ "owner", p->owner != NULL, "`data`" }, { "path", p->path != NULL, "`data`, or `yq`" },
+		{ "permissions", p->permissions != NULL, "`data`, or `yq`" }, { "format", p->format != NULL, "`yq`" },
+	};
+	bool ansible = strcmp(p->mode, "ansible") == 0;
+	struct stat st;
+	size_t i;
+
+	if (p->file && *p->file)
+		conferr(c, "field `%s.file.url` must be empty during validation (script should already be embedded)", at);
+	if (p->filedigest)
+		conferr(c, "field `%s.file.digest` support is not yet implemented", at);
+	for (i = 0; i < LEN(modes) && strcmp(p->mode, modes[i]) != 0; i++)
+		;
+	if (i == LEN(modes))
+		conferr(c, "field `%s.mode` must one of `system`, `user`, `boot`, `data`, `dependency`, `ansible`, or `yq`", at);
+	if (p->skipdeps >= 0 && strcmp(p->mode, "dependency") != 0)
+		conferr(c, "field `%s.mode` cannot set skipDefaultDependencyResolution, only valid on scripts of type `dependency`", at);
+	if (strcmp(p->mode, "data") == 0 || strcmp(p->mode, "yq") == 0) {
+		if (!p->path || !*p->path) {
+			conferr(c, "field `%s.path` must not be empty when mode is `%s`", at, p->mode);
+			return false;
+		}
+		if (*p->path != '/')
+			conferr(c, "field `%s.path` must be an absolute path", at);
+		if (*p->mode == 'y' && !p->expression)
+			conferr(c, "field `%s.expression` must not be empty when mode is `yq`", at);
+		if (!octal(p->permissions))
+			conferr(c, "field `%s.permissions` must be an octal number: strconv.ParseInt: parsing \"%s\": invalid syntax", at, p->permissions);
+	} else {
+		if (!*p->script && !ansible)
+			conferr(c, "field `%s.script` must not be empty", at);
+		for (i = 0; i < LEN(only); i++)
+			if (only[i].set)
+				conferr(c, "field `%s.%s` can only be set when mode is %s", at, only[i].key, only[i].modes);
+	}
+	if (p->playbook && *p->playbook) {
+		if (!ansible)
+			conferr(c, "field `%s.playbook can only be set when mode is `ansible`", at);
+		if (*p->script)
+			conferr(c, "field `%s.script must be empty if playbook is set", at);
+		if (stat(p->playbook, &st) < 0)
+			conferr(c, "field `%s.playbook` refers to an inaccessible path: %s: stat %s: %s", at, bq(p->playbook), p->playbook, errno == ENOENT ? "no such file or directory" : strerror(errno));
+	}
+	return true;
+}
+
+static bool
+eachprobe(struct conf *c, const void *item, const char *at)
+{
+	const struct probe *p = item;
+
+	at = keep("probe%s", at + strlen("probes"));
+	if (p->file && *p->file)
+		conferr(c, "field `%s.file.url` must be empty during validation (script should already be embedded)", at);
+	if (!startswith(p->script, "#!"))
+		conferr(c, "field `%s.script` must start with a '#!' line", at);
+	if (strcmp(p->mode, "readiness") != 0)
+		conferr(c, "field `%s.mode` can only be `readiness`", at);
+	return true;
+}
+
+static bool
+eachforward(struct conf *c, const void *item, const char *at)
+{
+	const struct forward *f = item;
+	const struct { const char *name, *socket; long long port; struct range r; } e[2] = {
+		{ "guest", f->guestsocket ? f->guestsocket : "", f->guestport, f->guestports },
+		{ "host", f->hostsocket ? f->hostsocket : "", f->hostport, f->hostports },
+	};
+	const char *why;
+	size_t i, k;
+
+	if (f->guestzero > 0 && strcmp(f->guestip, "0.0.0.0") != 0)
+		conferr(c, "field `%s.guestIPMustBeZero` can only be true when field `%s.guestIP` is 0.0.0.0", at, at);
+	for (i = 0; i < 2; i++) {
+		if (!e[i].port)
+			continue;
+		if (*e[i].socket)
+			conferr(c, "field `%s.%sPort` must be 0 when field `%s.%sSocket` is set", at, e[i].name, at, e[i].name);
+		if (e[i].port != e[i].r.from)
+			conferr(c, "field `%s.%sPort` must match field `%s.%sPortRange[0]`", at, e[i].name, at, e[i].name);
+		if ((why = badport(e[i].port)))
+			conferr(c, "field `%s.%sPort` must %s", at, e[i].name, why);
+	}
+	for (i = 0; i < 2; i++)
+		for (k = 0; k < 2 && !(i && *e[i].socket); k++)
+			if ((why = badport(k ? e[i].r.to : e[i].r.from)))
+				conferr(c, "field `%s.%sPortRange[%zu]` must %s", at, e[i].name, k, why);
+	for (i = 0; i < 2; i++)
+		if (e[i].r.to < e[i].r.from)
+			conferr(c, "field `%s.%sPortRange[1]` must be greater than or equal to field `%s.%sPortRange[0]`", at, e[i].name, at, e[i].name);
+	if (*e[0].socket && *e[0].socket != '/')
+		conferr(c, "field `%s.guestSocket` must be an absolute path, but is %s", at, bq(e[0].socket));
+	if (*e[0].socket && !*e[1].socket && e[1].r.to > e[1].r.from)
+		conferr(c, "field `%s.guestSocket` can only be mapped to a single port or socket. not a range", at);
+	if (*e[1].socket && !*e[0].socket && e[0].r.to > e[0].r.from)
+		conferr(c, "field `%s.hostSocket` can only be mapped from a single port or socket. not a range", at);
+	if (!*e[1].socket && e[0].r.to - e[0].r.from != e[1].r.to - e[1].r.from)
+		conferr(c, "field `%s.hostPortRange` must specify the same number of ports as field `%s.guestPortRange`", at, at);
+	if (strlen(e[1].socket) >= UNIXPATHMAX)
+		conferr(c, "field `%s.hostSocket` must be less than UNIX_PATH_MAX=%d characters, but is %zu", at, UNIXPATHMAX, strlen(e[1].socket));
+	if (strcmp(f->proto, "tcp") != 0 && strcmp(f->proto, "udp") != 0 && strcmp(f->proto, "any") != 0)
+		conferr(c, "field `%s.proto` must be `tcp`, `udp`, or `any`", at);
+	for (i = 0; i < 2 && f->reverse > 0; i++)
+		if (!*e[i].socket)
+			conferr(c, "field `%s.reverse` must be false", at);
+	return true;
+}
+
+static bool
+eachcopy(struct conf *c, const void *item, const char *at)
+{
+	const struct cthost *t = item;
+
+	at += strlen("copyToHost");
+	if (*t->guest != '/')
+		conferr(c, "field `CopyToHost%s.guest` must be an absolute path, but is %s", at, bq(t->guest));
+	if (*t->host != '/')
+		conferr(c, "field `CopyToHost%s.host` must be an absolute path, but is %s", at, bq(t->host));
+	return true;
+}
+
+static const char *
+checkdns(const struct conf *c, const char *v)
+{
+	(void)v;
+	return c->dns.n && c->resolver > 0 ? "field `dns` must be empty when field `HostResolver.Enabled` is true" : NULL;
+}
+
+/* Bytes of a hardware address: pairs of hex digits between : or -; -1: none. */
+static int
+macbytes(const char *s)
+{
+	int n = 0;
+
+	for (;; s += 3, n++) {
+		if (!isxdigit((unsigned char)s[0]) || !isxdigit((unsigned char)s[1]))
+			return -1;
+		if (!s[2])
+			break;
+		if (s[2] != ':' && s[2] != '-')
+			return -1;
+	}
+	n++;
+	return n == 6 || n == 8 || n == 20 ? n : -1;
+}
+
+static bool
+eachnetwork(struct conf *c, const void *item, const char *at)
+{
+	const struct network *n = item, *o;
+	const struct { const char *name; bool set; } t[3] = {
+		{ "lima", n->lima && *n->lima }, { "socket", n->socket && *n->socket }, { "vzNAT", n->vznat > 0 },
+	};
+	struct stat st;
+	size_t i, k;
+	int bytes;
+
+	for (i = 0; i < 3; i++)
+		for (k = i + 1; k < 3; k++)
+			if (t[i].set && t[k].set)
+				conferr(c, "field `%s.%s` and field `%s.%s` are mutually exclusive", at, t[i].name, at, t[k].name);
+	if (t[1].set && stat(n->socket, &st) == 0 && !S_ISSOCK(st.st_mode))
+		conferr(c, "field `%s.socket` %s points to a non-socket file", at, bq(n->socket));
+	if (t[2].set)
+		conferr(c, "field `%s.vzNAT` is only supported on macOS; use `lima: user-v2`", at);
+	else if (!t[0].set && !t[1].set)
+		conferr(c, "field `%s.lima` or  field `%s.socket must be set", at, at);
+	bytes = macbytes(n->mac);
+	if (bytes < 0)
+		conferr(c, "field `vmnet.mac` invalid: address %s: invalid MAC address", n->mac);
+	else if (bytes != 6)
+		conferr(c, "field `%s.macAddress` must be a 48 bit (6 bytes) MAC address; actual length of %s is %d bytes", at, bq(n->mac), bytes);
+	if (strlen(n->interface) >= 16)
+		conferr(c, "field `%s.interface` must be less than 16 bytes, but is %zu bytes: %s", at, strlen(n->interface), bq(n->interface));
+	if (strpbrk(n->interface, " \t\r\n\v\f/"))
+		conferr(c, "field `%s.interface` must not contain whitespace or slashes", at);
+	if (strcmp(n->interface, "eth0") == 0)
+		conferr(c, "field `%s.interface` must not be set to `eth0` because it is reserved for slirp", at);
+	for (o = c->networks.v; o < n && strcmp(o->interface, n->interface) != 0; o++)
+		;
+	if (o < n)
+		conferr(c, "field `%s.interface` value %s has already been used by field `networks[%zu].interface`", at, bq(n->interface),
+		    (size_t)(o - (const struct network *)c->networks.v));
+	return true;
+}
+
+static const char *
+checkparam(const struct conf *c, const char *v)
+{
+	struct buf b = { 0 };
+	const char *s;
+	size_t i;
+
+	(void)v;
+	for (i = 0; i < c->param.n; i++) {
+		s = c->param.v[i].key;
+		if (!isalpha((unsigned char)*s) || s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")])
+			bufprintf(&b, "%sparam %s name does not match regex `^[a-zA-Z][a-zA-Z0-9_]*$`", b.len ? "\n" : "", bq(s));
+		for (s = c->param.v[i].val; *s && ((unsigned char)*s >= ' ' || *s == '\t') && *s != 0x7f; s++)
+			;
+		if (*s)
+			bufprintf(&b, strchr("\a\b\n\v\f\r", *s) ? "%sparam %s value contains unprintable character '\\%c'" :
+			    "%sparam %s value contains unprintable character '\\x%02x'", b.len ? "\n" : "", bq(c->param.v[i].key),
+			    strchr("\a\b\n\v\f\r", *s) ? "abtnvfr"[*s - '\a'] : *s);
+	}
+	s = b.len ? keep("%s", b.s) : NULL;
+	buffree(&b);
+	return s;
+}
+
+static const char *
+checktpm(const struct conf *c, const char *v)
+{
+	(void)v;
+	return c->tpm > 0 && (strcmp(c->arch, "ppc64le") == 0 || strcmp(c->arch, "s390x") == 0) ?
+	    keep("field `tpm` is not supported on architecture %s", bq(c->arch)) : NULL;
+}
+
+static const char *
+checkbase(const struct conf *c, const char *v)
+{
+	(void)v;
+	return c->base && c->base->kind != Y_NULL ? "field `base` must be empty for YAML validation" : NULL;
+}
+
+static const char *
+checkminversion(const struct conf *c, const char *v)
+{
+	bool tail;
+	long long n;
+
+	(void)c;
+	if (!v)
+		return NULL;
+	if ((n = version3(v, &tail)) < 0)
+		return keep("field `minimumLimaVersion` must be a semvar value, got %s: %s is not in dotted-tri format", bq(v), v);
+	return n > version3(FAKEVERSION, &tail) ? keep("template requires Lima version %s; this is only `" FAKEVERSION "`", bq(v)) : NULL;
+}
+
+static const char *
+checkimages(const struct conf *c, const char *v)
+{
+	(void)v;
+	return c->images.n ? NULL : "field `images` must be set";
+}
+
+/* Does s use the parameter: {{ ... .Param.NAME ... }}, or the word PARAM_NAME? */
+static bool
+usesparam(const char *s, const char *name)
+{
+	size_t n = strlen(name), i;
+	const char *p;
+
+	for (p = s; (p = strstr(p, name)); p++) {
+		if (isalnum((unsigned char)p[n]) || p[n] == '_')
+			continue;
+		i = (size_t)(p - s);
+		if (i >= 6 && strncmp(p - 6, "PARAM_", 6) == 0 && (i == 6 || (!isalnum((unsigned char)p[-7]) && p[-7] != '_')))
+			return true;
+		if (i < 7 || strncmp(p - 7, ".Param.", 7) != 0 || strncmp(p + strcspn(p, "}"), "}}", 2) != 0)
+			continue;
+		for (i -= 7; i > 1 && s[i - 1] != '}'; i--)
+			if (s[i - 1] == '{' && s[i - 2] == '{')
+				return true;
+	}
+	return false;
+}
+
+/* The same for every text below a node; what grows out of a tree is as deep as it. */
+static bool
+treeuses(const struct ynode *n, const char *name)
+{
+	const struct ynode *m;
+
+	if (n->kind == Y_STR)
+		return usesparam(n->s, name);
+	if (n->kind == Y_SEQ || n->kind == Y_MAP)
+		for (m = n->first; m; m = m->next)
+			if (treeuses(m, name))
+				return true;
+	return false;
+}
+
+/* Every parameter of the instance must be used, before anything is expanded: a
+ * misspelt one would be lost without a word. */
+static void
+checkused(struct layers *l)
+{
+	static const char *const users[] = { "provision", "probes", "copyToHost", "portForwards", "mounts" };
+	const struct ynode *map = yget(l->root[INSTANCE], "param"), *p, *n;
+	size_t i, k;
+
+	for (p = map && map->kind == Y_MAP ? map->first : NULL; p; p = p->next) {
+		for (i = k = 0; i < LEN(users) * NLAYER && !k; i++)
+			k = (n = yget(l->root[i % NLAYER], users[i / NLAYER])) && treeuses(n, ykey(p));
+		if (!k && strcmp(ykey(p), "internal_netplanOptional") != 0)
+			conferr(l->c, "field `param` key %s is not used in any provision, probe, copyToHost, or portForward", bq(ykey(p)));
+	}
+}
+
+/* check: what is wrong with a value, v being its text if it has one; NULL when
+ * nothing is.  each: complains of an item, which stands at "mounts[2]"; false
+ * ends it all, as in limactl. */
+static const struct rule {
+	const char *path;
+	const char *(*check)(const struct conf *, const char *v);
+	bool (*each)(struct conf *, const void *item, const char *at);
+} rules[] = {
+	{ .path = "vmType",                 .check = checkvmtype },
+	{ .path = "base",                   .check = checkbase },
+	{ .path = "minimumLimaVersion",     .check = checkminversion },
+	{ .path = "os",                     .check = checkos },
+	{ .path = "arch",                   .check = checkarch },
+	{ .path = "user.shell",             .check = checkshell },
+	{ .path = "images",                 .check = checkimages, .each = eachimage },
+	{ .path = "cpus",                   .check = checkcpus },
+	{ .path = "memory" },
+	{ .path = "disk" },
+	{ .path = "additionalDisks",        .each = eachdisk },
+	{ .path = "mounts",                 .each = eachmount },
+	{ .path = "ssh.localPort",          .check = checkport },
+	{ .path = "mountType",              .check = checkmounttype },
+	{ .path = "firmware.images",        .each = eachfirmware },
+	{ .path = "provision",              .each = eachprovision },
+	{ .path = "containerd.archives",    .each = eacharchive },
+	{ .path = "guestInstallPrefix",     .check = checkline },
+	{ .path = "probes",                 .each = eachprobe },
+	{ .path = "portForwards",           .each = eachforward },
+	{ .path = "copyToHost",             .each = eachcopy },
+	{ .path = "dns",                    .check = checkdns },
+	{ .path = "networks",               .each = eachnetwork },
+	{ .path = "param",                  .check = checkparam },
+	{ .path = "timezone",               .check = checkline },
+	{ .path = "user.name",              .check = checkusername },
+	{ .path = "user.home",              .check = checkhome },
+	{ .path = "user.uid",               .check = checkuid },
+	{ .path = "user.passwordlessSudo",  .check = checksudo },
+	{ .path = "tpm",                    .check = checktpm },
+};
+
+static void
+confcheck(struct conf *c)
+{
+	const struct rule *r;
+	const struct key *k;
+	const struct list *l;
+	const char *s, *a = c->audiointerface;
+	char why[128];
+	long long size;
+	bool onway;
+	size_t i;
+
+	for (r = rules; r < rules + LEN(rules); r++) {
+		k = keyrow(confkeys, r->path, &onway);
+		if (r->check && (s = r->check(c, k->type == KSTR ? *(const char **)((char *)c + k->off) : NULL)))
+			conferr(c, "%s", s);
+		if (k->type == KSIZE && parsesize(*(const char **)((char *)c + k->text), &size, why) < 0)
+			conferr(c, "field `%s` has an invalid value: %s", k->path, why);
+		l = (const struct list *)((char *)c + k->off);
+		for (i = 0; r->each && i < l->n; i++)
+			if (!r->each(c, (const char *)l->v + i * k->size, keep("%s[%zu]", k->path, i)))
+				return;
+	}
+	/* this one stands for all others, as it does in limactl */
+	if (a && *a && strcmp(a, "hda") != 0 && strcmp(a, "virtio") != 0)
+		c->errs = keep("invalid audio.interface \"%s\", must be \"hda\" or \"virtio\"", a);
+}
+
+/* The effective configuration of instance name from its text.  where: for
+ * messages.  What is wrong stands in c->errs afterwards. */
+static void
+confload(struct conf *c, const char *name, const char *text, size_t len, const char *where, bool warnings)
+{
+	struct layers l = { .c = c, .warn = warnings };
+	const struct ynode *n;
+	const struct key *k;
+	struct ydoc doc = { 0 };
+	bool automount = true, silent = false;
+	int i;
+
+	*c = (struct conf){ .name = name, .dir = keep("%s/%s", host.limahome, name), .autoforward = true, .agent = true };
+	madeby(c);
+	unsetall(confkeys, c);
+	if (!shared.read) {
+		readshared(OVERRIDE, "override");
+		readshared(DEFAULT, "default");
+		shared.read = true;
+	}
+	for (i = 0; i < NLAYER; i++) {
+		l.where[i] = i == INSTANCE ? where : shared.where[i];
+		l.root[i] = shared.doc[i].root;
+		if (shared.err[i])
+			conferr(c, "%s", shared.err[i]);
+	}
+	if (yparse(&doc, text, len) < 0)
+		conferr(c, "failed to unmarshal YAML (%s): [%d:%d] %s", where, doc.eline, doc.ecol, doc.err);
+	l.root[INSTANCE] = doc.root;
+	for (i = 0; i < NLAYER && !c->errs; i++)
+		if ((n = l.root[i]) && n->kind != Y_MAP && (n->kind != Y_NULL || n->len))
+			conferr(c, "failed to unmarshal YAML (%s): [%d:%d] %s was used where mapping is expected",
+			    l.where[i], n->line, n->col, n->kind == Y_NULL ? "null" : strchr(kindname[n->kind], ' ') + 1);
+	if (c->errs)
+		goto out;
+	for (i = 0; i < NLAYER; i++)
+		if (l.root[i]->kind == Y_MAP)
+			walkkeys(&l, i, confkeys, l.root[i], "", NULL);
+	checkused(&l);
+	for (k = confkeys; k->path; k++) {
+		for (i = 0; i < NLAYER; i++) {
+			n = l.val[k - confkeys][i];
+			if (n && k->off == offsetof(struct conf, mounts))
+				automount = false;
+			if (n && k->off == offsetof(struct conf, forwards) && i == INSTANCE)
+				silent = n->kind == Y_SEQ && !n->n;
+		}
+		if (k->type == KRAW)
+			mergeraw(&l, k);
+		else
+			merge(&l, k);
+	}
+	qemuopts(&l);
+	emptydefaults(c);
+	filldefs(c, confkeys, c);
+	if (c->errs)
+		goto out;
+	fillhomevars(&l);
+	fillimages(c, &c->images);
+	fillimages(c, &c->firmware);
+	fillarchives(c);
+	fillprovisions(&l);
+	fillprobes(&l);
+	fillforwards(&l);
+	fillcopies(&l);
+	automount &= !c->foreign;
+	if (automount)
+		automounts(c);
+	fillmounts(&l);
+	fillnetworks(&l);
+	c->autoforward = !silent || c->forwards.n;
+	if (warnings && c->memory >= 0 && c->memory < 64 << 20)
+		warn("field `memory` is %s: no guest boots in that (a bare number is bytes)", bq(c->memorytext));
+	plaingate(c, automount, warnings);
+	if (!c->errs)
+		confcheck(c);
+out:
+	yfree(&l.vars);
+	yfree(&doc);
+}
 /* ---- 11. Expressions ---------------------------------------------------- */
 
 /* The subset of yq that --set, --yq, --filter and `template yq` take.
@@ -5658,23 +6170,6 @@ struct inst {
 	const char *version;            /* of the limactl that made it */
 	const char *message;            /* rendered, without its last newline */
 };
-
-/* One complaint about an identifier, or NULL. */
-static const char *
-badident(const char *s)
-{
-	const char *p = s;
-	bool bad = !isalnum((unsigned char)*s);
-
-	if (!*s)
-		return "identifier must not be empty";
-	if (strlen(s) > 76)
-		return keep("identifier %s greater than maximum length (76 characters)", bq(s));
-	for (; *p; p++)
-		bad |= !isalnum((unsigned char)*p) &&
-		    (!strchr("._-", *p) || !isalnum((unsigned char)p[1]));
-	return bad ? keep("identifier %s must match ^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$", bq(s)) : NULL;
-}
 
 /* One complaint about an instance's name, or NULL. */
 static const char *
@@ -18033,6 +18528,24 @@ cmdyq(int argc, char *argv[])
 
 /* ---- info, validate, hostagent ---- */
 
+/* What deserves a second look: writable homes, and forwards that other machines
+ * reach. */
+static void
+warnshares(const struct conf *c)
+{
+	const struct mount *m = c->mounts.v;
+	const struct forward *f = c->forwards.v;
+	size_t i, n = host.home ? strlen(host.home) : 0;
+
+	for (i = 0; i < c->mounts.n; i++)
+		if (n && m[i].writable > 0 && (strcmp(m[i].location, "/") == 0 || (startswith(host.home, m[i].location) &&
+		    strchr("/", host.home[strlen(m[i].location)]))))
+			warn("mounts[%zu]: the guest may change everything in your home directory; share a directory of it, or drop `writable: true`", i);
+	for (i = 0; i < c->forwards.n; i++)
+		if (f[i].ignore <= 0 && !(f[i].hostsocket && *f[i].hostsocket) && !startswith(f[i].hostip, "127.") && strcmp(f[i].hostip, "::1") != 0)
+			warn("portForwards[%zu]: `hostIP: %s` is reachable from other machines; 127.0.0.1, the default, is not", i, f[i].hostip);
+}
+
 static int
 cmdvalidate(int argc, char *argv[])
 {
@@ -18050,6 +18563,7 @@ cmdvalidate(int argc, char *argv[])
 		confload(&c, t.name, t.text, strlen(t.text), keep("main file %s", bq(argv[i])), true);
 		if (c.errs)
 			die("failed to validate YAML file %s: %s", bq(argv[i]), c.errs);
+		warnshares(&c);
 		if (opt[FFILL].b) {
 			d = (struct ydoc){ 0 };
 			(void)yparse(&d, "{}", 2);
@@ -18387,32 +18901,6 @@ usage(const struct cmd *c)
 	}
 	puts("\nGlobal flags:");
 	printflags(GLOBAL);
-}
-
-/* Edit distance of at most 2, or one is the head of the other. */
-static bool
-similar(const char *a, const char *b)
-{
-	size_t n = strlen(a), m = strlen(b), i, k, d[32], up, diag;
-
-	if (n >= LEN(d) || m >= LEN(d))
-		return false;
-	if (startswith(b, a))
-		return true;
-	for (k = 0; k <= m; k++)
-		d[k] = k;
-	for (i = 1; i <= n; i++) {
-		diag = d[0];
-		d[0] = i;
-		for (k = 1; k <= m; k++) {
-			up = d[k];
-			d[k] = a[i - 1] == b[k - 1] ? diag : 1 + (diag < up ? diag : up);
-			if (d[k] > d[k - 1] + 1)
-				d[k] = d[k - 1] + 1;
-			diag = up;
-		}
-	}
-	return d[m] <= 2;
 }
 
 static _Noreturn void
