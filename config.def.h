@@ -55,6 +55,7 @@ static const long long probelast = 3 * 1000;            /* ... then after this *
 static const long long spacewait = 5 * 1000;            /* VM paused on a full disk: look again */
 static const long long takenwait = 5 * 1000;            /* a host port in use: tried again */
 static const long long healthwait = 60 * 1000;          /* the boot is done, but the guest agent or a mount is not there: DEGRADED */
+static const long long mountwait = 30 * 1000;           /* a start waits so long for mounts that are made through ssh */
 static const long long mountgap = 3 * 1000;             /* a guest that is to see its server gone closes the port before */
 static const long long mountslow = 60 * 1000;           /* the longest pause before a server that keeps failing is tried again */
 static const long long requestwait = 3 * 1000;          /* a client of ha.sock that does not finish its request */

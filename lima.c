@@ -11451,21 +11451,32 @@ looprun(bool (*over)(void))
  * answer of the old one for ever.
  *
  * Servers outlive a killed host agent.  The next one finds each by its lock on
- * mnt.N.pid and asks QEMU which ports are open. */
+ * mnt.N.pid and asks QEMU which ports are open.
+ *
+ * Where the guest has no agent it has no virtio-serial either, and no boot.sh
+ * that mounts: then a server is joined, by a socketpair, to an ssh that runs
+ * sshfs in the guest. */
 
 struct mnt {
 	const struct mount *m;
 	const char *sock;
 	struct args server;             /* its command line */
 	struct proc proc;
+	struct args sshargs;            /* without ports: the ssh at the other end, */
+	struct proc ssh;
+	int status;                     /* how it ended, */
+	struct watch words;             /* its stderr (fd -1: closed), */
+	struct buf said;                /* and what came of that, SAIDMAX bytes at most */
 	struct timer again;
-	bool open;                      /* the guest has opened the port */
+	bool open;                      /* the guest has opened the port, or mounted it */
 	bool dropped;                   /* its end is our doing */
 	long long since, pause;         /* when it was started, and for how long not again */
 };
 static struct {
 	struct mnt *v;
 	size_t n;
+	bool up;                        /* without ports: ssh works */
+	void (*changed)(bool came);     /* without ports: one came or went */
 } mnts;
 
 static void mountended(struct proc *p, int st);
@@ -11489,6 +11500,16 @@ mountserve(struct timer *tm)
 		close(fd);
 }
 
+/* Set the pause after an end: none after a life of some length or an end of our
+ * doing, else twice the last. */
+static void
+mountpause(struct mnt *t)
+{
+	t->pause = t->dropped || now() - t->since > retrylast ? 0 : t->pause ? t->pause * 2 : retryfirst;
+	if (t->pause > mountslow)
+		t->pause = mountslow;
+}
+
 static void
 mountended(struct proc *p, int st)
 {
@@ -11497,9 +11518,7 @@ mountended(struct proc *p, int st)
 	if (!t->dropped && !t->pause)           /* the first time in a row */
 		warn("The server of the mount %s has ended (%s %d); the guest mounts it again", t->m->location,
 		    WIFSIGNALED(st) ? "signal" : "status", WIFSIGNALED(st) ? WTERMSIG(st) : WEXITSTATUS(st));
-	t->pause = t->dropped || now() - t->since > retrylast ? 0 : t->pause ? t->pause * 2 : retryfirst;
-	if (t->pause > mountslow)
-		t->pause = mountslow;
+	mountpause(t);
 	/* for a sshfs that waits although it came too early for the old one */
 	if (t->open)
 		timerset(&t->again, t->pause + mountgap);
@@ -11573,24 +11592,229 @@ mountdir(const struct mount *m)
 	return r;
 }
 
-/* Prepare the servers of a configuration, or adopt those that run.  A directory
- * that cannot be made is left out of the guest. */
+/* ---- through ssh ---- */
+
+#define SAIDMAX 1024
+#define MOUNTED "lima-mounted"
+
+/* For the guest's sh -c, with mount point and options of sshfs.  In one line, for
+ * the login shell may be csh.  A mount of before goes: its server is gone.  What
+ * the user may make is made as the user. */
+static const char mountscript[] =
+    "mp=$1; PATH=$PATH:/usr/sbin:/sbin; "
+    "mounted() { while read -r _ d t _; do [ \"$t\" = fuse.sshfs ] && [ \"$(printf %b \"$d\")\" = \"$mp\" ] && return; "
+    "done </proc/self/mounts; return 1; }; "
+    "command -v sshfs >/dev/null || { echo 'install the package sshfs in the guest (fuse-sshfs in Fedora)' >&2; exit 1; }; "
+    "mounted && sudo -n umount -l \"$mp\"; "
+    "[ -d \"$mp\" ] || mkdir -p \"$mp\" 2>/dev/null || sudo -n mkdir -p \"$mp\" || exit; "
+    "[ -c /dev/fuse ] || sudo -n modprobe -q fuse; "
+    "{ until mounted && [ -d \"$mp\" ]; do [ -d /proc/$$ ] || exit; sleep 0.1; done; echo " MOUNTED " >&2; } </dev/null >/dev/null & "
+    "exec sudo -n sshfs :/ \"$mp\" -f -o \"$2\"";
+
+static void mountleft(struct proc *p, int st);
+static void mountsaid(struct watch *w, short revents);
+
+/* Is a mount that t lies in not there? */
+static bool
+mountinner(const struct mnt *t)
+{
+	const char *in = t->m->mountpoint, *out;
+	size_t i, n;
+
+	for (i = 0; i < mnts.n; i++) {
+		out = mnts.v[i].m->mountpoint;
+		n = strlen(out);
+		if (!mnts.v[i].open && !mnts.v[i].m->lost && strncmp(in, out, n) == 0 && in[n] == '/')
+			return true;
+	}
+	return false;
+}
+
 static void
-mountinit(const struct conf *c)
+mounthush(struct mnt *t)
+{
+	if (t->words.fd < 0)
+		return;
+	watchdel(&t->words);
+	close(t->words.fd);
+	t->words.fd = -1;
+}
+
+/* Start both ends; of two that run although one should have followed the other,
+ * make an end first.  Does nothing while it cannot be mounted. */
+static void
+mountlink(struct timer *tm)
+{
+	struct mnt *t = tm->arg;
+	struct job server = { .argv = t->server.v, .session = true }, ssh = { .argv = t->sshargs.v, .session = true };
+	int s[2] = { -1, -1 }, e[2] = { -1, -1 };
+	size_t i;
+
+	if (procruns(&t->proc) || procruns(&t->ssh)) {
+		prockill(&t->proc, SIGKILL);
+		prockill(&t->ssh, SIGKILL);
+		return;
+	}
+	if (!mnts.up || t->m->lost || mountinner(t))
+		return;
+	t->since = now();
+	t->dropped = false;
+	if (socketpair(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0, s) == 0 && cloexecpipe(e) == 0) {
+		(void)fcntl(e[0], F_SETFL, O_NONBLOCK);         /* ssh's end blocks */
+		watchadd(&t->words, e[0], POLLIN, mountsaid);
+	}
+	server.fd[0] = server.fd[1] = s[0];
+	server.fd[2] = 2;
+	ssh.fd[0] = ssh.fd[1] = s[1];
+	ssh.fd[2] = e[1];
+	if (e[0] < 0 || procstart(&t->proc, &server, mountleft) < 0 || procstart(&t->ssh, &ssh, mountleft) < 0) {
+		warn("serve the mount %s through ssh:", t->m->location);
+		if (!procruns(&t->proc))        /* else its end follows */
+			mounthush(t);
+		timerset(tm, t->pause = retrylast);
+	}
+	for (i = 0; i < 2; i++)
+		if (s[i] >= 0)
+			close(s[i]);
+	if (e[1] >= 0)
+		close(e[1]);
+}
+
+/* Start what does not run and waits for no moment of its own. */
+static void
+mountlinks(void)
+{
+	size_t i;
+
+	for (i = 0; i < mnts.n; i++)
+		if (!procruns(&mnts.v[i].proc) && !procruns(&mnts.v[i].ssh) && !mnts.v[i].again.on)
+			mountlink(&mnts.v[i].again);
+}
+
+/* ssh or the guest says something.  Once a turn, for a guest may never end. */
+static void
+mountsaid(struct watch *w, short revents)
+{
+	struct mnt *t = w->arg;
+	char chunk[SAIDMAX];
+	ssize_t n = read(w->fd, chunk, sizeof chunk);
+
+	(void)revents;
+	if (n > 0 && t->said.len + (size_t)n <= SAIDMAX)
+		bufadd(&t->said, chunk, (size_t)n);
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		mounthush(t);
+	if (!t->open && t->said.len && strstr(t->said.s, MOUNTED)) {
+		t->open = true;
+		t->said.len = 0;        /* what comes now is about its end */
+		mountlinks();
+		mnts.changed(true);
+	}
+}
+
+/* One of both has ended.  ssh sees that a server is gone and may say why; a
+ * server whose ssh is gone has nobody to serve. */
+static void
+mountleft(struct proc *p, int st)
+{
+	struct mnt *t = p->arg;
+	struct buf why = { 0 };
+	char *line;
+
+	if (p == &t->ssh)
+		t->status = st;
+	if (procruns(&t->proc) || procruns(&t->ssh)) {
+		prockill(&t->proc, SIGKILL);
+		timerset(&t->again, mountgap);
+		return;
+	}
+	if (t->words.fd >= 0)
+		mountsaid(&t->words, 0);
+	mounthush(t);                   /* a child of ssh's may hold it */
+	if (mnts.up && !t->dropped && !t->pause) {      /* the first time in a row */
+		if (t->said.len) {
+			line = chomp(t->said.s);
+			line = strrchr(line, '\n') ? strrchr(line, '\n') + 1 : line;
+			bufsafe(&why, line, strlen(line));
+		}
+		warn("The mount %s is not there in the guest, trying again: %s", t->m->location, why.len ? why.s : keep("ssh %s", ended(t->status)));
+		buffree(&why);
+	}
+	buffree(&t->said);
+	t->open = false;
+	mountpause(t);
+	timerset(&t->again, t->pause ? t->pause : retryfirst);
+	mnts.changed(false);
+}
+
+/* ssh works, or does not; gone: what was mounted went with the guest. */
+static void
+mountssh(bool up, bool gone)
+{
+	size_t i;
+
+	mnts.up = up;
+	for (i = 0; gone && i < mnts.n; i++) {
+		mnts.v[i].dropped = true;
+		prockill(&mnts.v[i].ssh, SIGKILL);
+	}
+	if (up && mnts.changed)
+		mountlinks();
+}
+
+/* By ssh, is a mount on its way that has not failed yet?  An adopted server has
+ * to end first. */
+static bool
+mountpending(void)
+{
+	const struct mnt *t = mnts.v, *end = t + mnts.n;
+
+	for (; mnts.changed && t < end; t++)
+		if (!t->open && !t->pause && (procruns(&t->ssh) || procruns(&t->proc) || t->again.on))
+			return true;
+	return false;
+}
+
+/* The ssh of a mount.  A connection of its own: sshd counts the sessions of one. */
+static void
+mountsshargs(struct mnt *t, const struct conf *c)
+{
+	struct buf b = { 0 };
+
+	arg(&t->sshargs, "ssh");
+	arg(&t->sshargs, "-F");
+	arg(&t->sshargs, "%s/ssh.config", c->dir);
+	argwords(&t->sshargs, "-axT -o ControlMaster=no -o ControlPath=none -o ConnectTimeout=30 -o LogLevel=ERROR");
+	arg(&t->sshargs, "%s", guesthostname(c->name));
+	bufputs(&b, "sh -c ");
+	bufquote(&b, mountscript);
+	bufputs(&b, " sh ");
+	bufquote(&b, t->m->mountpoint);
+	bufputc(&b, ' ');
+	bufquote(&b, sshfsoptions(t->m));
+	arg(&t->sshargs, "%s", b.s);
+	buffree(&b);
+}
+
+/* Prepare the servers of a configuration, or adopt those that run; one that is
+ * joined to an ssh, of which we know nothing, is ended.  A directory that
+ * cannot be made is left out of the guest.  changed: told of mounts that come
+ * and go by ssh. */
+static void
+mountinit(const struct conf *c, void (*changed)(bool came))
 {
 	struct mount *m = c->mounts.v;
 	const char *pidfile;
 	struct mnt *t;
 	pid_t pid;
 
-	if (!c->agent)
-		return;
+	mnts.changed = c->agent ? NULL : changed;
 	mnts.v = yalloc(&perm, c->mounts.n * sizeof *mnts.v);
 	for (; mnts.n < c->mounts.n; mnts.n++, m++) {
 		t = &mnts.v[mnts.n];
 		pidfile = keep("%s/mnt.%zu.pid", c->dir, mnts.n);
-		*t = (struct mnt){ .m = m, .sock = keep("%s/mnt.%zu.sock", c->dir, mnts.n), .proc = { .arg = t, .ended = mountended },
-		    .again = { .due = mountserve, .arg = t } };
+		*t = (struct mnt){ .m = m, .sock = keep("%s/mnt.%zu.sock", c->dir, mnts.n), .again = { .due = c->agent ? mountserve : mountlink, .arg = t },
+		    .proc = { .arg = t, .ended = c->agent ? mountended : mountleft }, .ssh.arg = t, .words = { .fd = -1, .arg = t } };
 		if ((m->lost = mountdir(m) < 0))
 			warn("cannot create %s, so the guest does not get it:", bq(m->location));
 		arg(&t->server, "%s", selfpath());
@@ -11605,6 +11829,11 @@ mountinit(const struct conf *c)
 		arg(&t->server, "%s", m->location);
 		if ((pid = lockholder(pidfile)) > 0)
 			(void)procwatch(&t->proc, pid, false);
+		if (c->agent)
+			continue;
+		t->dropped = true;
+		prockill(&t->proc, SIGKILL);
+		mountsshargs(t, c);
 	}
 }
 
@@ -11618,6 +11847,7 @@ mountclean(void)
 		(void)unlink(mnts.v[i].sock);
 		(void)unlink(keep("%.*spid", (int)strlen(mnts.v[i].sock) - 4, mnts.v[i].sock));
 		argsfree(&mnts.v[i].server);
+		argsfree(&mnts.v[i].sshargs);
 	}
 }
 
@@ -13232,6 +13462,7 @@ static void
 relogin(void)
 {
 	ha.mastersup = false;
+	mountssh(false, false);
 	muxclose();
 	if (!socketowner(ha.sshsock))
 		(void)unlink(ha.sshsock);       /* or every ssh complains of it */
@@ -13423,7 +13654,10 @@ checks(void)
 		return;
 	}
 	info("The final requirement 1 of 1 is satisfied");
-	checknext();
+	if (mountpending())
+		hastate(ACHECK, mountwait);     /* mountchange() may be quicker */
+	else
+		checknext();
 }
 
 /* Remove what copyToHost left on the host for a run. */
@@ -13462,6 +13696,7 @@ sshup(void)
 {
 	ha.mastersup = true;
 	ha.retry = retryfirst;
+	mountssh(true, false);
 	muxconnect(ha.sshsock, ha.kids[KMASTER].child);
 	sshsetup();
 	if (!ha.running) {
@@ -13493,6 +13728,7 @@ rebooted(void)
 	if (!ha.running)
 		buffree(&ha.errors);
 	ha.mastersup = false;
+	mountssh(false, true);
 	muxclose();
 	forwardreset();
 	ha.word = ha.done = ha.stuck = false;
@@ -13552,6 +13788,7 @@ static void
 power(void)
 {
 	info("Shutting down QEMU with the power button");
+	mountssh(false, false);
 	ha.powerend = now() + powerwait;
 	press();
 }
@@ -13570,6 +13807,7 @@ gone(void)
 {
 	if (ha.st < APOWER)
 		info("Driver stopped: %s", ha.whygone ? ha.whygone : "QEMU exited by itself");
+	mountssh(false, false);
 	prockillall(SIGTERM);
 	hastate(ACLEAN, 500);
 }
@@ -13806,7 +14044,7 @@ health(struct timer *t)
 		return;
 	}
 	if (!b.len)
-		info("Guest agent is running, and all mounts are there");
+		info(ha.c->agent ? "Guest agent is running, and all mounts are there" : "All mounts are there");
 	buffree(&ha.lost);
 	ha.lost = b;
 	emit(false);
@@ -13820,6 +14058,15 @@ healthchange(bool came)
 		timerset(&ha.healthdue, healthwait);
 	else if (ha.lost.len)
 		health(&ha.healthdue);
+}
+
+/* A mount came or went by ssh. */
+static void
+mountchange(bool came)
+{
+	healthchange(came);
+	if (ha.st == ACHECK && !check.at && !check.tries && !mountpending())
+		checknext();
 }
 
 /* A line of the guest agent. */
@@ -14274,7 +14521,7 @@ agentstart(const struct inst *in)
 	if (ha.c->agent && !agentfor(ha.c, &(size_t){ 0 }))
 		warn("There is no guest agent for %s in this limactl: ports are not forwarded by themselves, and the clock is not set", ha.c->arch);
 	forwardstart(ha.c, &ha.port, ha.adopted, emitforward);
-	mountinit(ha.c);
+	mountinit(ha.c, mountchange);
 	if (ha.adopted) {
 		netstart();
 		info("Adopting the running VM (QEMU process %ld)", (long)in->driver);
