@@ -94,6 +94,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15708,12 +15709,12 @@ putdata(const struct buf *data, bool colour)
 static const char *
 edited(const char *text)
 {
-	static const char head[] = "# Change what is below, save and leave the editor.\n"
-	    "# A file that is saved empty changes nothing.\n\n";
+	static const char *const also[] = { "default", "override" };
 	const char *const progs[] = { getenv("VISUAL"), getenv("EDITOR"), "editor", "vim", "vi", "emacs" };
 	const char *prog = NULL, *tmp = getenv("TMPDIR"), *s;
 	char *path = keep("%s/lima-edit-XXXXXX.yaml", tmp && *tmp ? tmp : "/tmp");
-	struct buf b = { 0 };
+	struct buf head = { 0 }, b = { 0 };
+	char *more, *line;
 	size_t i;
 	int fd, st;
 
@@ -15721,18 +15722,31 @@ edited(const char *text)
 		prog = progs[i] && *progs[i] ? findprog(progs[i]) : NULL;
 	if (!prog)
 		die("could not detect a text editor binary, try setting $EDITOR");
+	bufputs(&head, "# Change what is below, save and leave the editor.\n# A file that is saved empty changes nothing.\n");
+	for (i = 0; i < LEN(also); i++) {
+		b.len = 0;
+		s = keep("%s/_config/%s.yaml", host.limahome, also[i]);
+		if (readfile(s, &b, 4 << 20) < 0 || !b.len)
+			continue;
+		bufprintf(&head, "#\n# %s, for comparison:\n", s);
+		for (more = b.s; (line = strsep(&more, "\n")) && (*line || more);)
+			bufprintf(&head, "# %s\n", line);
+	}
+	bufputs(&head, "\n");
 	if ((fd = mkostemps(path, 5, O_CLOEXEC)) < 0)
 		die("create %s:", path);
-	if (writeall(fd, head, sizeof head - 1) < 0 || writeall(fd, text, strlen(text)) < 0)
+	if (writeall(fd, head.s, head.len) < 0 || writeall(fd, text, strlen(text)) < 0)
 		die("write %s:", path);
 	close(fd);
 	st = runto((char *[]){ keep("%s", prog), path, NULL }, NULL, NULL, -1);
+	b.len = 0;
 	if (st == 0 && readfile(path, &b, 4 << 20) < 0)
 		st = -1;
 	(void)unlink(path);
 	if (st != 0)
 		die("%s %s", prog, ended(st));
-	s = keep("%s", startswith(b.s, head) ? b.s + sizeof head - 1 : b.s);
+	s = !b.len ? "" : keep("%s", startswith(b.s, head.s) ? b.s + head.len : b.s);
+	buffree(&head);
 	buffree(&b);
 	return s;
 }
@@ -15747,11 +15761,156 @@ ask(const char *question)
 		return false;
 	fprintf(stderr, "? %s(Y/n) ", question);
 	fflush(stderr);
-	if (!fgets(line, sizeof line, stdin))
+	if (!fgets(line, sizeof line, stdin)) {
+		if (gotsig)
+			die("Interrupted by user");
 		return false;
+	}
 	return strchr("yY\n", *line) != NULL;
 }
 static const char startask[] = "Do you want to start the instance now? ";
+
+/* Those of a menu's options that the filter lets through, drawn over the last
+ * drawing, in a window of rows that has number cur of them in it.  The cursor
+ * stays at the top, and long lines do not wrap.  How many there are; *at:
+ * the index of cur. */
+static size_t
+menudraw(const char *question, const char *const *opts, size_t n, const char *filter, size_t cur, size_t *at)
+{
+	enum { rows = 8 };
+	struct buf b = { 0 };
+	size_t i, hits = 0, top = cur < rows ? 0 : cur - rows + 1, lines = 1;
+
+	bufprintf(&b, "\r\033[J\033[?7l? %s %s  [Use arrows to move, type to filter]\n", question, filter);
+	for (i = 0; i < n; i++) {
+		if (!strcasestr(opts[i], filter))
+			continue;
+		if (hits == cur)
+			*at = i;
+		if (hits >= top && hits < top + rows) {
+			bufprintf(&b, "%s%s\n", hits == cur ? "> " : "  ", opts[i]);
+			lines++;
+		}
+		hits++;
+	}
+	bufprintf(&b, "\033[?7h\033[%zuA", lines);
+	(void)writeall(2, b.s, b.len);
+	buffree(&b);
+	return hits;
+}
+
+/* Let the user at the terminal choose one of n options; its index.  Arrows or
+ * ^P and ^N move, so does the number of one of less than ten, other characters
+ * filter, Enter accepts.  ^C, ^D and a signal end the command. */
+static size_t
+menu(const char *question, const char *const *opts, size_t n)
+{
+	struct termios was, raw;
+	char filter[32] = "", c = 3;
+	size_t len = 0, cur = 0, at = 0, hits;
+	int esc = 0;            /* characters of an escape sequence so far, 2: its parameters */
+
+	if (tcgetattr(0, &was) < 0)
+		die("terminal:");
+	raw = was;
+	raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO | ISIG);
+	raw.c_cc[VMIN] = 1;
+	raw.c_cc[VTIME] = 0;
+	(void)tcsetattr(0, TCSADRAIN, &raw);
+	for (;;) {
+		hits = menudraw(question, opts, n, filter, cur, &at);
+		if (read(0, &c, 1) != 1)
+			c = 3;
+		if (c == 3 || c == 4 || (c == '\n' && hits))
+			break;
+		if (esc == 1) {
+			esc = c == '[' || c == 'O' ? 2 : 0;
+			continue;
+		}
+		if (esc == 2) {
+			if (strchr("0123456789;", c))
+				continue;
+			esc = 0;
+			c = c == 'A' ? 16 : c == 'B' ? 14 : 0;
+		}
+		if (c == 27)
+			esc = 1;
+		else if (c == 16 && hits)
+			cur = (cur + hits - 1) % hits;
+		else if (c == 14 && hits)
+			cur = (cur + 1) % hits;
+		else if (n < 10 && !len && c > '0' && c <= '0' + (int)n)
+			cur = (size_t)(c - '1');
+		else if ((c == 127 || c == 8) && len)
+			filter[--len] = '\0', cur = 0;
+		else if (c >= ' ' && c < 127 && len + 1 < sizeof filter)
+			filter[len++] = c, filter[len] = '\0', cur = 0;
+	}
+	(void)tcsetattr(0, TCSADRAIN, &was);
+	fprintf(stderr, "\r\033[J? %s %s\n", question, c == '\n' ? opts[at] : "");
+	if (c != '\n')
+		die("Interrupted by user");
+	return at;
+}
+
+/* The text of a template that the user chooses. */
+static const char *
+choosetemplate(void)
+{
+	struct templates l = listtemplates(false);
+	const char **names = yalloc(&perm, (l.n + 1) * sizeof *names);
+	size_t i;
+
+	if (!l.n)
+		die("there are no templates");
+	for (i = 0; i < l.n; i++)
+		names[i] = l.v[i].name;
+	return readtemplate(keep("template:%s", names[menu("Choose a template", names, l.n)])).text;
+}
+
+/* The text of a new instance, made of a template's by flags, and on a terminal
+ * by the user. */
+static const char *
+reviewed(const char *name, const char *text)
+{
+	static const char *const opts[] = {
+		"Proceed with the current configuration",
+		"Open an editor to review or modify the current configuration",
+		"Choose another template (docker, podman, archlinux, fedora, ...)",
+		"Exit",
+	};
+
+	if (!opt[FTTY].b || !isatty(0)) {
+		info("Terminal is not available, proceeding without opening an editor");
+		return applyflags(text, false);
+	}
+	for (;;) {
+		const char *now = applyflags(text, false);
+		switch (menu(keep("Creating an instance %s", bq(name)), opts, LEN(opts))) {
+		case 0:
+			return now;
+		case 1:
+			now = edited(now);
+			if (!now[strspn(now, " \t\r\n")])
+				die("Aborting, as requested by saving the file with empty content");
+			return now;
+		case 2:
+			text = choosetemplate();
+			break;
+		default:
+			die("Choosing to exit");
+		}
+	}
+}
+
+/* Refuse a text that is no configuration; one that the user wrote is kept. */
+static _Noreturn void
+rejected(const char *text, const char *why)
+{
+	if (!opt[FTTY].b || writefile("lima.REJECTED.yaml", text, strlen(text), 0644) < 0)
+		die("%s", why);
+	die("the YAML is invalid, saved the buffer as `lima.REJECTED.yaml`: %s", why);
+}
 
 /* ---- 31. Creating and starting ------------------------------------------ */
 
@@ -15788,7 +15947,7 @@ createinstance(const char *name, const char *text)
 
 	confload(&c, name, text, strlen(text), keep("main file %s", bq(keep("%s/lima.yaml", dir))), true);
 	if (c.errs)
-		die("%s", c.errs);
+		rejected(text, c.errs);
 	warnuser(&c);
 	userkey();
 	sweep(name);
@@ -15857,6 +16016,7 @@ findorcreate(int argc, char *argv[], bool start, bool *made)
 			die("must pass instance name with --name when reading template from stdin");
 		if (strcmp(argv[0], "-") == 0 && opt[FTTY].set && opt[FTTY].b)
 			die("cannot use --tty=true when reading template from stdin");
+		opt[FTTY].b = opt[FTTY].b && strcmp(argv[0], "-") != 0;
 		t = readtemplateas(argv[0], name);
 		name = t.name;
 		if ((e = badname(name)))
@@ -15867,9 +16027,7 @@ findorcreate(int argc, char *argv[], bool start, bool *made)
 	checkpathlen(name);
 	if (lstat(instdir(name), &st) == 0)
 		die("instance %s already exists (%s)", bq(name), bq(instdir(name)));
-	if (!opt[FTTY].b || (argc && strcmp(argv[0], "-") == 0))
-		info("Terminal is not available, proceeding without opening an editor");
-	*made = createinstance(name, applyflags(t.text, false));
+	*made = createinstance(name, reviewed(name, t.text));
 	if (!*made && (!start || argc))
 		die("instance %s already exists (%s)", bq(name), bq(instdir(name)));
 	return name;
@@ -15950,15 +16108,6 @@ foreground(const struct inst *in)
 	die("run %s:", argv[0]);
 }
 
-/* Refuse a text that is no configuration; one that the user wrote is kept. */
-static _Noreturn void
-rejected(const char *text, const char *why)
-{
-	if (!opt[FTTY].b || writefile("lima.REJECTED.yaml", text, strlen(text), 0644) < 0)
-		die("%s", why);
-	die("the YAML is invalid, saved the buffer as `lima.REJECTED.yaml`: %s", why);
-}
-
 /* Check an edited text as that of the instance name; a disk does not shrink. */
 static void
 checkedited(const char *name, const char *path, const char *old, const char *text)
@@ -15998,15 +16147,22 @@ editedtext(const char *name, const char *dir, bool *changed)
 	return text;
 }
 
-/* Apply the flags to an instance's lima.yaml.  True when that changed it. */
+/* Apply the flags to an instance's lima.yaml, under its lock.  True when that
+ * changed it. */
 static bool
-editinstance(const struct inst *in)
+editinstance(struct inst *in)
 {
 	bool changed;
-	const char *text = editedtext(in->name, in->dir, &changed);
+	const char *text;
+	int lock;
 
+	if (!editflags())
+		return false;
+	lock = lockinstance(in);
+	text = editedtext(in->name, in->dir, &changed);
 	if (changed && writefile(keep("%s/lima.yaml", in->dir), text, strlen(text), 0644) < 0)
 		exit(1);
+	close(lock);
 	return changed;
 }
 
@@ -16248,9 +16404,12 @@ cmdedit(int argc, char *argv[])
 	const char *name = argc ? argv[0] : deftemplate, *path, *old, *text;
 	bool isinst = !badname(name);
 	struct inst in = { 0 };
+	int lock = -1;
 
 	if (isinst && inspect(&in, name) < 0)
 		die("instance %s not found", bq(name));
+	if (isinst && !in.agent && !in.driver)
+		lock = lockinstance(&in);
 	if (in.agent || in.driver)
 		die("cannot edit a running instance");
 	path = isinst ? keep("%s/lima.yaml", in.dir) : name;
@@ -16264,13 +16423,13 @@ cmdedit(int argc, char *argv[])
 		info("Aborting, no changes made to the instance");
 	else {
 		checkedited(isinst ? name : "edited", path, old, text);
-		if (isinst && (lockinstance(&in) < 0 || in.agent || in.driver))
-			die("cannot edit a running instance");
 		if (writefile(path, text, strlen(text), 0644) < 0)
 			exit(1);
 		if (isinst)
 			info("Instance %s configuration edited", bq(name));
 	}
+	if (lock >= 0)
+		close(lock);
 	if (isinst && (opt[FSTARTIT].set ? opt[FSTARTIT].b : ask(startask)))
 		startnow(name);
 	return 0;
@@ -17246,7 +17405,8 @@ cmdshell(int argc, char *argv[])
 		hostenv(&b);
 		buffree(&b);
 	}
-	if (!badname(name) && opt[FSTARTIT].b && inspect(&in, name) == 0 && in.state == SSTOPPED) {
+	if (!badname(name) && inspect(&in, name) == 0 && in.state == SSTOPPED && in.loaded &&
+	    (opt[FSTARTIT].set ? opt[FSTARTIT].b : ask(startask))) {
 		userkey();
 		startinstance(&in, startwait);
 	}
