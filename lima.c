@@ -16590,15 +16590,15 @@ static void
 printtable(const char *(*cell)[9], size_t rows, size_t cols)
 {
 	struct buf b = { 0 };
-	size_t r, c, w;
+	size_t r, c, len, wide[9] = { 0 };
 
+	for (r = 0; r < rows; r++)
+		for (c = 0; c + 1 < cols; c++)
+			if ((len = strlen(cell[r][c]) + 4) > wide[c])
+				wide[c] = len;
 	for (r = 0; r < rows; r++) {
-		for (c = 0; c < cols; c++) {
-			size_t k;
-			for (w = k = 0; k < rows; k++)
-				w = strlen(cell[k][c]) > w ? strlen(cell[k][c]) : w;
-			bufprintf(&b, "%-*s", c + 1 < cols ? (int)w + 4 : 0, cell[r][c]);
-		}
+		for (c = 0; c < cols; c++)
+			bufprintf(&b, "%-*s", (int)wide[c], cell[r][c]);
 		bufputc(&b, '\n');
 	}
 	fwrite(b.s, 1, b.len, stdout);

@@ -2278,8 +2278,13 @@ yjsonstr(struct buf *b, const char *s, size_t n)
 
 	bufputc(b, '"');
 	for (i = 0; i < n; i += k) {
-		k = yutf8(s + i, n - i, &u);
-		if (!k) {
+		for (k = 0; i + k < n && s[i + k] >= ' ' && s[i + k] < 127 && s[i + k] != '"' && s[i + k] != '\\'; k++)
+			;
+		if (k) {
+			bufadd(b, s + i, k);
+			continue;
+		}
+		if (!(k = yutf8(s + i, n - i, &u))) {
 			bufputs(b, "\xef\xbf\xbd");
 			k = 1;
 		} else if (u && u < 0x80 && (q = strchr(from, (int)u))) {
