@@ -41,7 +41,7 @@ static const unsigned short neverudp[] = { 67, 68, 123, 323, 5353, 5355 };
 /* ---- patience, in milliseconds ---- */
 static const long long startwait = 10 * 60 * 1000;      /* start --timeout: until Running */
 static const long long powerwait = 3 * 60 * 1000;       /* power button, until QEMU is asked to quit */
-static const long long powerask = 10 * 1000;            /* ... and until the guest is asked through ssh as well */
+static const long long powerask = 5 * 1000;             /* ... and until the guest is asked through ssh as well */
 static const long long pressagain = 1000    ;           /* the button again: a booting guest misses it */
 static const long long quitwait = 10 * 1000;            /* QMP quit, until SIGKILL */
 static const long long silentwait = 45 * 1000;          /* a console that says nothing of sshd: try ssh all the same */

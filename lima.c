@@ -3873,29 +3873,55 @@ warnuser(const struct conf *c)
 		warn("local uid %lld cannot be a user's in the guest; using %lld instead", (long long)host.uid, fallbackuid);
 }
 
-/* Keep what is marked static; the number dropped. */
-static size_t
-keepstatic(struct list *list, size_t size, size_t off)
+/* The names of what plain mode leaves out. */
+static void
+leftout(struct buf *b, const char *what)
 {
-	char *v = list->v;
-	size_t i, n = 0, had = list->n;
-
-	for (i = 0; i < had; i++)
-		if (*(int *)(v + i * size + off) > 0)
-			memmove(v + n++ * size, v + i * size, size);
-	list->n = n;
-	return had - n;
+	bufputs(b, b->len ? ", " : "");
+	bufputs(b, what);
 }
 
 static void
-dropmode(struct conf *c, const char *mode)
+plainmounts(struct conf *c, struct buf *out)
+{
+	struct mount *m = c->mounts.v;
+	size_t i, n = 0;
+
+	for (i = 0; i < c->mounts.n; i++)
+		if (m[i].isstatic > 0)
+			m[n++] = m[i];
+		else
+			leftout(out, keep("the mount %s", m[i].location));
+	c->mounts.n = n;
+}
+
+static void
+plainforwards(struct conf *c, struct buf *out)
+{
+	struct forward *f = c->forwards.v;
+	size_t i, n = 0;
+
+	for (i = 0; i < c->forwards.n; i++)
+		if (f[i].isstatic > 0)
+			f[n++] = f[i];
+		else if (f[i].guestsocket && *f[i].guestsocket)
+			leftout(out, keep("the forward of %s", f[i].guestsocket));
+		else if (!f[i].ignore)
+			leftout(out, keep("the forward of port %lld", f[i].guestports.from));
+	c->forwards.n = n;
+}
+
+static void
+plainprovisions(struct conf *c, struct buf *out)
 {
 	struct provision *p = c->provisions.v;
 	size_t i, n = 0;
 
 	for (i = 0; i < c->provisions.n; i++)
-		if (strcmp(p[i].mode, mode) != 0)
+		if (strcmp(p[i].mode, "dependency") != 0 && strcmp(p[i].mode, "yq") != 0)
 			p[n++] = p[i];
+		else
+			leftout(out, keep("provision[%zu] (%s)", i, p[i].mode));
 	c->provisions.n = n;
 }
 
@@ -3904,18 +3930,22 @@ dropmode(struct conf *c, const char *mode)
 static void
 plaingate(struct conf *c, bool automatic, bool warnings)
 {
-	size_t mounts, forwards;
+	struct buf out = { 0 };
 
 	if (!c->plain)
 		return;
-	mounts = keepstatic(&c->mounts, sizeof(struct mount), offsetof(struct mount, isstatic));
-	forwards = keepstatic(&c->forwards, sizeof(struct forward), offsetof(struct forward, isstatic));
+	plainmounts(c, &out);
 	if (automatic)
-		mounts = 0;
-	if (warnings && (mounts || forwards))
-		warn("Running in plain mode: %s ignored; `static: true` on an entry keeps it",
-		    !forwards ? keep("%zu of the `mounts`", mounts) : !mounts ? keep("%zu of the `portForwards`", forwards) :
-		    keep("%zu of the `mounts` and %zu of the `portForwards`", mounts, forwards));
+		out.len = 0;
+	plainforwards(c, &out);
+	plainprovisions(c, &out);
+	if (c->env.n)
+		leftout(&out, "env");
+	if (c->hosts.n)
+		leftout(&out, "hostResolver.hosts");
+	if (warnings && out.len)
+		warn("Running in plain mode without %s (`static: true` keeps a mount or a forward)", out.s);
+	buffree(&out);
 	if (warnings && c->forwardagent > 0)
 		warn("Running in plain mode. Ignoring ssh.forwardAgent");
 	c->autoforward = false;
@@ -3925,8 +3955,6 @@ plaingate(struct conf *c, bool automatic, bool warnings)
 	c->agent = false;
 	c->inotify = c->proxyenv = false;
 	c->env.n = c->hosts.n = 0;
-	dropmode(c, "dependency");
-	dropmode(c, "yq");
 	c->stock = true;
 }
 
@@ -6234,7 +6262,7 @@ portofconfig(const char *dir)
 enum instfield {
 	INAME, IHOSTNAME, ISTATUS, IDIR, IVMTYPE, IARCH, ICPUS, IMEMORY, IDISK, IMESSAGE, IADDDISKS, INETWORKS, ISSHPORT,
 	ISSHCONFIG, IAGENTPID, IDRIVERPID, IERRORS, ICONFIG, ISSHADDRESS, IPROTECTED, IVERSION, IPARAM, IAUTOSTART,
-	IHOSTOS, IHOSTARCH, ILIMAHOME, IIDENTITY, NINSTFIELD,
+	IHOSTOS, IHOSTARCH, ILIMAHOME, IIDENTITY, ISHARES, NINSTFIELD,
 };
 static const struct {
 	const char *json, *go;
@@ -6252,11 +6280,61 @@ static const struct {
 	[ISSHADDRESS] = { "sshAddress", "SSHAddress", false }, [IPROTECTED] = { "protected", "Protected", true },
 	[IVERSION] = { "limaVersion", "LimaVersion", true }, [IPARAM] = { "param", "Param", false },
 	[IAUTOSTART] = { "autoStartedIdentifier", "AutoStartedIdentifier", false },
-	/* the last four are of the host: --filter does not see them, --list-fields does not name them */
+	/* the last five are not limactl's fields or the host's: --filter does not see them, --list-fields does not name them */
 	[IHOSTOS] = { "HostOS", "HostOS", true },     [IHOSTARCH] = { "HostArch", "HostArch", true },
 	[ILIMAHOME] = { "LimaHome", "LimaHome", true }, [IIDENTITY] = { "IdentityFile", "IdentityFile", true },
+	[ISHARES] = { "shares", "Shares", false },
 };
 _Static_assert(LEN(instfields) == NINSTFIELD, "name every field");
+
+static const char *
+addrports(const char *ip, struct range r)
+{
+	return r.from == r.to ? keep("%s:%lld", ip, r.from) : keep("%s:%lld-%lld", ip, r.from, r.to);
+}
+
+/* What an instance has in common with the host, in one object: to be looked
+ * at now and then. */
+static struct ynode *
+instshares(struct ydoc *d, const struct conf *c)
+{
+	const struct mount *m = c->mounts.v;
+	const struct forward *f = c->forwards.v;
+	const struct cthost *t = c->copies.v;
+	struct ynode *o = ynewmap(d), *s = ynewseq(d), *e;
+	size_t i;
+
+	for (i = 0; i < c->mounts.n; i++) {
+		e = ynewmap(d);
+		(void)yput(d, e, "location", ynewstr(d, m[i].location));
+		(void)yput(d, e, "mountPoint", ynewstr(d, m[i].mountpoint));
+		(void)yput(d, e, "writable", ynewbool(d, m[i].writable > 0));
+		yappend(d, s, e);
+	}
+	(void)yput(d, o, "mounts", s);
+	s = ynewseq(d);
+	for (i = 0; i < c->forwards.n; i++) {
+		if (f[i].ignore)
+			continue;
+		e = ynewmap(d);
+		(void)yput(d, e, "guest", ynewstr(d, f[i].guestsocket && *f[i].guestsocket ? f[i].guestsocket :
+		    addrports(f[i].guestip, f[i].guestports)));
+		(void)yput(d, e, "host", ynewstr(d, f[i].hostsocket && *f[i].hostsocket ? f[i].hostsocket :
+		    addrports(f[i].hostip, f[i].hostports)));
+		(void)yput(d, e, "reverse", ynewbool(d, f[i].reverse > 0));
+		yappend(d, s, e);
+	}
+	(void)yput(d, o, "portForwards", s);
+	(void)yput(d, o, "automaticPortForwards", ynewbool(d, c->autoforward));
+	(void)yput(d, o, "guestAgent", ynewbool(d, c->agent));
+	(void)yput(d, o, "sshAgent", ynewbool(d, c->forwardagent > 0));
+	(void)yput(d, o, "x11", ynewbool(d, c->forwardx11 > 0));
+	s = ynewseq(d);
+	for (i = 0; i < c->copies.n; i++)
+		yappend(d, s, ynewstr(d, t[i].host));
+	(void)yput(d, o, "copyToHost", s);
+	return o;
+}
 
 /* The value of one field; conf: the filled configuration, NULL without one. */
 static struct ynode *
@@ -6298,6 +6376,7 @@ instvalue(struct ydoc *d, const struct inst *in, enum instfield f, struct ynode 
 	case IHOSTARCH: return ynewstr(d, host.arch);
 	case ILIMAHOME: return ynewstr(d, host.limahome);
 	case IIDENTITY: return ynewstr(d, keep("%s/_config/user", host.limahome));
+	case ISHARES: return conf ? instshares(d, c) : ynewmap(d);
 	case NINSTFIELD: break;
 	}
 	return ynewnull(d);
@@ -19027,6 +19106,22 @@ infoplaces(struct ydoc *d, struct ynode *m)
 	}
 }
 
+/* The shares of all instances, by name. */
+static void
+shareall(struct ydoc *d, struct ynode *o)
+{
+	struct strs names = allinstances();
+	struct inst in;
+	size_t i;
+
+	for (i = 0; i < names.n; i++) {
+		if (inspect(&in, names.v[i]) < 0)
+			continue;
+		if (in.loaded)
+			(void)yput(d, o, in.name, instshares(d, &in.conf));
+	}
+}
+
 static int
 cmdinfo(int argc, char *argv[])
 {
@@ -19086,6 +19181,9 @@ cmdinfo(int argc, char *argv[])
 	/* QEMU's own words: only with hardware virtualisation is a VM a boundary */
 	(void)yput(&d, o, "securityBoundary", ynewbool(&d, strcmp(accel, "kvm") == 0));
 	(void)yput(&d, m, "accelerator", o);
+	o = ynewmap(&d);
+	shareall(&d, o);
+	(void)yput(&d, m, "shares", o);
 	d.root = m;
 	xquery(&d, opt[FINFOYQ].set ? opt[FINFOYQ].s : ".", &(struct xlook){ .json = true, .raw = true, .indent = 4 }, false, &b);
 	putdata(&b, coloured());
