@@ -2378,7 +2378,7 @@ foo'
 	if have jq; then
 		cp "$out" "$T/json"
 		run jq -r 'keys_unsorted | join(" ")' "$T/json"
-		outis 'name hostname status dir vmType arch cpus memory disk sshConfigFile config sshAddress protected limaVersion HostOS HostArch LimaHome IdentityFile'
+		outis 'name hostname status dir vmType arch cpus memory disk sshConfigFile config sshAddress protected limaVersion HostOS HostArch LimaHome IdentityFile shares'
 		run jq -r 'select(.memory == 1572864000 and .disk == 3145728 and .config.memory == "1500M" and .protected == false and .cpus == 1) | .name' "$T/json"
 		outis foo
 		ok 'list --json: a line each, keys in their order, numbers'
