@@ -1,0 +1,117 @@
+# shellcheck shell=sh disable=SC2154,SC2034,SC2016,SC2317
+# The template k3s with a stand-in for what get.k3s.io has: that it is fetched and
+# run, the kubeconfig on the host, its server behind a forwarded port, kubectl.lima
+
+# k3sserver DIR: serve the files of DIR; its port goes to DIR.port
+k3sserver() {
+	cat >"$T/http.pl" <<-'END'
+		use IO::Socket::INET;
+		my $s = IO::Socket::INET->new(LocalAddr => "127.0.0.1", Listen => 5) or die;
+		open(my $p, ">", "$ARGV[0].port.new") or die;
+		print $p $s->sockport;
+		close $p;
+		rename "$ARGV[0].port.new", "$ARGV[0].port";
+		while (my $c = $s->accept) {
+			my ($path) = <$c> =~ m{^GET /([\w.-]+) } or next;
+			while (<$c> =~ /\S/) {}
+			if (open(my $f, "<", "$ARGV[0]/$path")) {
+				print $c "HTTP/1.0 200 OK\r\n\r\n", <$f>;
+			} else {
+				print $c "HTTP/1.0 404 Not Found\r\n\r\n";
+			}
+		}
+	END
+	timeout 600 perl "$T/http.pl" "$1" &
+	server=$!
+	await 5 test -s "$1.port"
+}
+k3sapi() { [ "$(curl -s -m 5 http://127.0.0.1:6443/)" = 'from the API' ]; }
+
+test_k3s() {
+	begin k3s
+	XDG_CACHE_HOME=$realcache
+	export XDG_CACHE_HOME
+	for p in perl curl qemu-img mmdebstrap; do
+		have "$p" || { skip k3s "$p is not installed"; finish; return; }
+	done
+	vm=k3s
+	dir=$LIMA_HOME/$vm
+	kubeconfig=$dir/copied-from-guest/kubeconfig.yaml
+	mkdir "$T/www"
+	cat >"$T/www/install" <<-'END'
+		#!/bin/sh
+		set -eu
+		echo "$*,${K3S_URL-},${K3S_TOKEN-}" >>/var/tmp/installed
+		printf '#!/bin/sh\necho "$(id -un) $*"\n' >/usr/local/bin/k3s
+		chmod 755 /usr/local/bin/k3s
+		ln -s k3s /usr/local/bin/kubectl
+		mkdir -p /etc/rancher/k3s
+		echo 'server: https://127.0.0.1:6443' >/etc/rancher/k3s/k3s.yaml
+		printf '%s\n' 'use IO::Socket::INET;' \
+			'my $s = IO::Socket::INET->new(LocalPort => 6443, Listen => 5, ReuseAddr => 1) or die;' \
+			'while (my $c = $s->accept) { while (<$c> =~ /\S/) {} print $c "HTTP/1.0 200 OK\r\n\r\nfrom the API"; }' >/usr/local/bin/api.pl
+		printf '[Service]\nExecStart=perl /usr/local/bin/api.pl\n[Install]\nWantedBy=multi-user.target\n' >/etc/systemd/system/k3s.service
+		systemctl enable -q --now k3s.service
+	END
+	holds k3sserver "$T/www"
+	limit=600
+	lc create --tty=false --cpus 2 --memory 1 --name $vm \
+		--set ".param.install=\"http://host.lima.internal:$(cat "$T/www.port")/install\"" template:k3s
+	status 0
+	limit=120
+	lc start --tty=false $vm
+	status 0
+	errhas 'The optional requirement 1 of 1 is satisfied'
+	errhas "export KUBECONFIG=\"$kubeconfig\""
+	if [ "$rc" != 0 ]; then
+		ok 'template:k3s starts'
+		kill "$server"
+		lc delete -f $vm
+		finish
+		return
+	fi
+	guestsays "--write-kubeconfig-mode 644 --tls-san lima-k3s.internal,," cat /var/tmp/installed
+	same "$(cat "$kubeconfig" 2>&1)" 'server: https://127.0.0.1:6443'
+	ok 'the script is fetched and run, the kubeconfig copied'
+	if curl -s -m 2 http://127.0.0.1:6443/ >/dev/null && ! k3sapi; then
+		skip 'its server, on the host' 'something else has the port 6443'
+	else
+		holds await 20 k3sapi
+		ok 'its server, on the host'
+	fi
+	ln -sf "$LIMACTL" "$T/kubectl.lima"
+	run env KUBECTL=/nowhere "$T/kubectl.lima" get nodes -o wide
+	status 0
+	outis 'root get nodes -o wide'
+	rm "$T/kubectl.lima"
+	ok 'kubectl.lima'
+	limit=60
+	lc stop $vm
+	status 0
+	fails test -e "$kubeconfig"
+	limit=120
+	lc start --tty=false $vm
+	status 0
+	guestsays 1 sh -c 'wc -l </var/tmp/installed'
+	holds test -s "$kubeconfig"
+	ok 'a stop takes the kubeconfig away, the next start installs nothing'
+
+	# one that joins another: the VM is as if new, with other params
+	sh_ sudo sh -c 'rm /usr/local/bin/k3s /usr/local/bin/kubectl /var/tmp/installed /etc/rancher/k3s/k3s.yaml; sync'
+	limit=60
+	lc stop $vm
+	lc edit --tty=false --set '.param.url="https://lima-one.internal:6443" | .param.token="a \"b"' $vm
+	status 0
+	limit=120
+	lc start --tty=false $vm
+	status 0
+	guestsays ',https://lima-one.internal:6443,a "b' cat /var/tmp/installed
+	ok 'one that joins another has its address and token'
+	kill "$server"
+	wait "$server" 2>/dev/null || :
+	limit=60
+	lc delete -f $vm
+	status 0
+	rm -r "$T/www" "$T/www.port" "$T/http.pl"
+	finish
+}
