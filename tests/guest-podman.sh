@@ -1,21 +1,87 @@
 # shellcheck shell=sh disable=SC2154,SC2034,SC2016,SC2317
-# The template podman: a container whose port and files are the host's.
+# The templates podman and docker: a container whose port and files are the host's.
 
-# busyboxroot DIR: a root of busybox and its libraries
+# busyboxroot DIR: a root of busybox, perl and their libraries
 busyboxroot() {
 	mkdir "$1"
 	b=$(command -v busybox)
+	pl=$(command -v perl)
 	# shellcheck disable=SC2046  # a word each
-	cp -L --parents "$b" $(ldd "$b" 2>/dev/null | grep -o '/[^ ]*') "$1"
+	cp -L --parents "$b" "$pl" $(ldd "$b" "$pl" 2>/dev/null | grep -o '/[^ :]*' | grep -vxF -e "$b" -e "$pl" | sort -u) "$1"
 }
+# a server that sends back what it gets, for busybox's nc knows no UDP. Without the
+# handler the first process of a container is deaf to TERM, and a stop takes 90 s.
+udpecho='$SIG{TERM} = sub { exit }; socket(S, 2, 2, 0) and bind(S, pack("SnNx8", 2, 81, 0)) or die; send(S, $m, 0, $p) while defined($p = recv(S, $m, 9, 0))'
 podanswers() { [ "$(curl -s -m 5 "http://127.0.0.1:$1/$2")" = "$3" ]; }
+# podudp PORT: what is sent there comes back
+podudp() {
+	timeout 40 perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Proto => "udp", PeerAddr => "127.0.0.1:$ARGV[0]") or exit 1;
+		vec($v, fileno $s, 1) = 1;
+		for (1 .. 30) {
+			$s->send("ping");
+			exit 0 if select($r = $v, undef, undef, 1) > 0 and defined $s->recv($m, 9) and $m eq "ping";
+			select undef, undef, undef, 0.2;
+		}
+		exit 1' "$1"
+}
 podpings() { [ "$(curl -s -m 10 --unix-socket "$1" http://d/_ping)" = OK ]; }
+
+# poddocker: the same by the template docker and, where the host has a client of
+# docker, by that
+poddocker() {
+	vm=dock
+	dir=$LIMA_HOME/$vm
+	sock=$dir/sock/docker.sock
+	limit=600 t=$(date +%s)
+	lc create --tty=false --cpus 2 --memory 1 --name $vm template:docker
+	status 0
+	printf '# create: %d s\n' $(($(date +%s) - t))
+	limit=200 t=$(date +%s)
+	lc start --tty=false $vm
+	printf '# start: %d s\n' $(($(date +%s) - t))
+	status 0
+	errhas "unix://$sock"
+	errhas 'The optional requirement 1 of 1 is satisfied'
+	if [ "$rc" = 0 ]; then
+		holds await 20 podpings "$sock"
+		mode "$sock" 600
+		ok 'template:docker starts, and the socket answers on the host'
+		if have docker; then
+			docked() { run env "DOCKER_HOST=unix://$sock" "DOCKER_CONFIG=$T/dockerconf" docker "$@"; }
+		else
+			docked() { lc shell $vm docker "$@"; }
+		fi
+		input=$T/bb.tar limit=60
+		docked import - bb
+		status 0
+		limit=60
+		docked run -d --name web --restart always -p 18080:80 -v "$HOME:/www:ro" bb "$b" httpd -f -p 80 -h /www
+		status 0
+		holds await 30 podanswers 18080 page 'from home'
+		limit=60
+		docked run -d --name echo -p 18081:81/udp bb "$pl" -e "$udpecho"
+		status 0
+		holds podudp 18081
+		ok 'import, run, and published ports'
+		limit=90
+		lc stop $vm
+		status 0
+		limit=200
+		lc start --tty=false $vm
+		status 0
+		holds await 30 podanswers 18080 page 'from home'
+	fi
+	ok 'the next start: the container is back'
+	limit=60
+	lc delete -f $vm
+	status 0
+}
 
 test_podman() {
 	begin podman
 	XDG_CACHE_HOME=$realcache
 	export XDG_CACHE_HOME
-	for p in busybox curl qemu-img mmdebstrap; do
+	for p in busybox perl curl qemu-img mmdebstrap; do
 		have "$p" || { skip podman "$p is not installed"; finish; return; }
 	done
 	vm=pod
@@ -52,15 +118,10 @@ test_podman() {
 	printf '# start to the page of a container: %d s\n' $(($(date +%s) - t))
 	ok 'a published port on the host, serving a file of the mounted home'
 	limit=60
-	lc shell $vm podman run -d --name echo -p 18081:81/udp bb "$b" nc -u -l -p 81 -e "$b" cat
+	lc shell $vm podman run -d --name echo -p 18081:81/udp bb "$pl" -e "$udpecho"
 	status 0
-	if have nc; then
-		podudp() { [ "$(echo ping | timeout 2 nc -u -w 1 127.0.0.1 18081)" = ping ]; }
-		holds await 20 podudp
-		ok 'a published UDP port'
-	else
-		skip 'a published UDP port' 'nc is not installed'
-	fi
+	holds podudp 18081
+	ok 'a published UDP port'
 	limit=90
 	lc stop $vm
 	status 0
@@ -74,6 +135,7 @@ test_podman() {
 	limit=60
 	lc delete -f $vm
 	status 0
+	poddocker
 	rm -rf "$T/bb" "$T/bb.tar"
 	finish
 }
