@@ -34,7 +34,7 @@
  *	 11. Expressions                   900
  *	 12. Instances                     450
  *	 13. Images                        650
- *	 14. Template locators             350
+ *	 14. Template locators            1100
  *	 15. ISO 9660                      280
  *	 16. Guest data                    400
  *	 17. ssh                           330
@@ -8262,6 +8262,39 @@ githubname(const char *loc)
 	return nameoffile(s);
 }
 
+/* The bytes that a locator, arg before it was rewritten, stands for. */
+static const char *
+locatortext(const char *arg, const char *loc)
+{
+	const char *path = startswith(loc, "file://") ? loc + 7 : loc, *r;
+	struct buf b = { 0 };
+	int code;
+
+	if (startswith(loc, "template:"))
+		return templatetext(loc + 9);
+	if (startswith(loc, "http://") || startswith(loc, "https://")) {
+		if ((code = httpget(loc, NULL, &b, templatemax)) < 0)
+			die("cannot read the template %s", bq(loc));
+		if (code != 200)
+			die("cannot read the template %s: status %d", bq(loc), code);
+	} else if (strcmp(loc, "-") == 0) {
+		if (readall(0, &b, templatemax) < 0)
+			die("read standard input:");
+	} else {
+		if (path != loc && *path != '/')
+			die("file URL %s is not an absolute path", bq(loc));
+		if (readfile(path, &b, templatemax) < 0)
+			die("open %s: %s", path, errtext(errno));
+	}
+	if (!b.len)
+		die("don't know how to interpret %s as a template locator", bq(arg));
+	if (strlen(b.s) != b.len)
+		die("%s has a NUL byte: it is no YAML text", bq(arg));
+	r = keep("%s", b.s);
+	buffree(&b);
+	return r;
+}
+
 /* Read a template from a locator (spec/cli.md 6.1).  name: its name, NULL to
  * take it from the locator. */
 static struct template
@@ -8269,44 +8302,19 @@ readtemplateas(const char *loc, const char *name)
 {
 	const char *arg = loc, *path = loc = locate(loc);
 	struct template t = { .from = loc, .name = name };
-	struct buf b = { 0 };
-	int code;
+	bool web = startswith(loc, "http://") || startswith(loc, "https://");
 
 	if (imagesuffix(loc))
 		return imagetemplate(loc, name);
-	if (startswith(loc, "template:")) {
-		t.text = templatetext(loc + 9);
-		t.name = name ? name : nameoffile(loc + 9);
-		return t;
-	}
-	if (startswith(loc, "http://") || startswith(loc, "https://")) {
-		if ((code = httpget(loc, NULL, &b, templatemax)) < 0)
-			die("cannot read the template %s", bq(loc));
-		if (code != 200)
-			die("cannot read the template %s: status %d", bq(loc), code);
+	t.text = locatortext(arg, loc);
+	if (web)
 		path = strchr(loc, ':') + 3;
-		if (!name && startswith(arg, "github:") && endswith(path, "/.lima.yaml"))
-			t.name = githubname(arg);
-		else if (!name)
-			t.name = nameoffile(keep("%.*s", (int)strcspn(path, "?#"), path));
-	} else if (strcmp(loc, "-") == 0) {
-		if (readall(0, &b, templatemax) < 0)
-			die("read standard input:");
-	} else {
-		if (startswith(loc, "file://"))
-			path = loc + 7;
-		if (path != loc && *path != '/')
-			die("file URL %s is not an absolute path", bq(loc));
-		if (readfile(path, &b, templatemax) < 0)
-			die("open %s: %s", path, errtext(errno));
-		t.name = name ? name : nameoffile(path);
-	}
-	if (!b.len)
-		die("don't know how to interpret %s as a template locator", bq(arg));
-	if (strlen(b.s) != b.len)
-		die("%s has a NUL byte: it is no YAML text", bq(arg));
-	t.text = keep("%s", b.s);
-	buffree(&b);
+	else if (startswith(loc, "template:"))
+		path = loc + 9;
+	if (!name && web && startswith(arg, "github:") && endswith(path, "/.lima.yaml"))
+		t.name = githubname(arg);
+	else if (!name && strcmp(loc, "-") != 0)
+		t.name = nameoffile(web ? keep("%.*s", (int)strcspn(path, "?#"), path) : path);
 	return t;
 }
 
@@ -8314,6 +8322,378 @@ static struct template
 readtemplate(const char *loc)
 {
 	return readtemplateas(loc, NULL);
+}
+
+/* ---- base templates ---- */
+
+/* What `base:` names is merged into the text before anything else sees it
+ * (spec/config.md 7): T of [A, B], A of [C] is T < (A < C) < B, where the left
+ * one wins.  A key that is there counts, be it null; a null of a base does not.
+ * Lists join, their items stay as they are.  The tree is changed and not built
+ * anew, so the comments of the main file stay. */
+
+enum { EMBBASES = 1, EMBTEMPLATES = 2, EMBSHARED = 4, EMBALL = 7, embeddepth = 32 };
+struct embedding {
+	int how;                        /* bits: bases and files, template: ones too, _config/base.yaml too */
+	size_t bytes;                   /* read so far, at most templatemax */
+	const char *held;               /* the first base that is left as it is */
+	const struct seen { const char *loc; const struct seen *next; } *seen;
+};
+/* A template on its way in, and the one that wants it. */
+struct origin { const char *loc; const struct origin *up; int depth; };
+
+/* The absolute form of what a command was given. */
+static const char *
+absolutefrom(const char *from)
+{
+	char *cwd;
+
+	if (schemelen(from) || *from == '/')
+		return from;
+	if (!(cwd = realpath(".", NULL)))
+		die("the current directory:");
+	from = keep("/%s", cleanpath(keep("%s/%s", cwd, from)));
+	free(cwd);
+	return from;
+}
+
+/* A locator inside the template `from`, relative to its place. */
+static const char *
+absolutelocator(const char *from, const char *loc)
+{
+	size_t n = schemelen(from), i, len = strcspn(from, n && startswith(from + n, "://") ? "?#" : "");
+
+	if (!*loc)
+		die("locator is empty");
+	loc = tilde(loc);
+	if (schemelen(loc) || *loc == '/')
+		return loc;
+	if (strstr(loc, "../") || strstr(loc, "..\\"))
+		die("relative locator path %s must not contain '..' path segments", bq(loc));
+	while (startswith(loc, "./"))
+		loc += 2;
+	for (i = len; i && from[i - 1] != '/' && !(n && i == n + 1); i--)
+		;
+	return keep("%.*s%s", (int)i, from, loc);
+}
+
+/* Make a locator, alone or the `url` of a map, absolute where it stands; NULL
+ * when it is none. */
+static const char *
+makeabsolute(struct ydoc *d, struct ynode *n, const char *from)
+{
+	const char *loc, *abs;
+
+	if (n && n->kind == Y_MAP)
+		n = yget(n, "url");
+	if (!n || n->kind == Y_NULL || n->kind >= Y_SEQ)
+		return NULL;
+	loc = ystr(&d->a, n);
+	abs = absolutelocator(from, loc);
+	if (strcmp(abs, loc) != 0)
+		(void)yreplace(d, n, ynewstr(d, abs));
+	return abs;
+}
+
+/* The bases of a template, absolute ones from now on, after `first`. */
+static struct strs
+basesof(struct ydoc *d, const char *from, const char *first)
+{
+	struct ynode *base = yget(d->root, "base"), *v, *next;
+	struct strs s = { yalloc(&perm, ((base ? base->n : 0) + 2) * sizeof *s.v), 0 };
+
+	if (first)
+		s.v[s.n++] = first;
+	for (v = base && base->kind == Y_SEQ ? base->first : base; v && v->kind != Y_NULL; v = next) {
+		next = v == base ? NULL : v->next;
+		if (!(s.v[s.n] = makeabsolute(d, v, from)))
+			die("template %s: [%d:%d] field `base` must be a locator or a list of locators", bq(from), v->line, v->col);
+		if (v->kind == Y_MAP && yget(v, "digest"))
+			die("base %s in %s has specified a digest; digest support is not yet implemented", bq(s.v[s.n]), bq(from));
+		s.n++;
+	}
+	return s;
+}
+
+/* Provision entries and probes with a `file`: absolute, and (inside) its text in
+ * the place of it. */
+static void
+embedfiles(const struct embedding *e, struct ydoc *d, const char *from)
+{
+	static const char *const lists[] = { "provision", "probes" }, *const texts[] = { "script", "content", "expression" };
+	struct ynode *list, *v, *file, *old, *new;
+	const char *loc, *mode;
+	size_t i, k;
+
+	for (i = 0; i < LEN(lists); i++) {
+		list = yget(d->root, lists[i]);
+		for (v = list && list->kind == Y_SEQ ? list->first : NULL; v; v = v->next) {
+			if (v->kind != Y_MAP || !(loc = makeabsolute(d, yget(v, "file"), from)))
+				continue;
+			file = yget(v, "file");
+			for (k = 0; k < LEN(texts) && !((old = yget(v, texts[k])) && old->len); k++)
+				;
+			if (k < LEN(texts) || !(e->how & EMBBASES) || (startswith(loc, "template:") && !(e->how & EMBTEMPLATES)))
+				continue;
+			if (file->kind == Y_MAP && yget(file, "digest"))
+				warn("the digest of %s is not checked", bq(loc));
+			mode = ystr(&d->a, yget(v, "mode"));
+			k = i || !mode ? 0 : strcmp(mode, "data") == 0 ? 1 : strcmp(mode, "yq") == 0 ? 2 : 0;
+			new = ynewstr(d, locatortext(loc, locate(loc)));
+			new->style = Y_LITERAL;
+			ydel(d, file);
+			(void)yput(d, v, texts[k], new);
+		}
+	}
+}
+
+/* Give a map the entry v of a base: what it lacks. */
+static void
+mergeentry(struct ydoc *d, struct ynode *map, const struct ynode *v)
+{
+	struct ynode *old = yget(map, ykey(v)), *at, *have;
+	const struct ynode *k;
+	const char *key = ykey(v);
+	bool tail, top = map == d->root;
+
+	if (v->kind == Y_NULL || (top && strcmp(key, "base") == 0))
+		return;
+	if (!old) {
+		(void)yput(d, map, key, ycopy(d, v));
+	} else if (old->kind == Y_MAP && v->kind == Y_MAP) {
+		for (k = v->first; k; k = k->next)
+			mergeentry(d, old, k);
+	} else if (old->kind == Y_SEQ && v->kind == Y_SEQ) {
+		if (top && strcmp(key, "dns") == 0 && old->n)
+			return;
+		if (top && (strcmp(key, "provision") == 0 || strcmp(key, "probes") == 0)) {
+			have = ynewseq(d);
+			for (k = v->first; k; k = k->next)
+				yprepend(d, have, ycopy(d, k));
+			for (at = have->first; at; at = at->next)
+				yprepend(d, old, ycopy(d, at));
+			return;
+		}
+		for (k = v->first; k; k = k->next) {
+			have = top && strcmp(key, "mountTypesUnsupported") == 0 ? old->first : NULL;
+			while (have && !yequal(have, k))
+				have = have->next;
+			if (!have)
+				yappend(d, old, ycopy(d, k));
+		}
+	} else if (old->kind != Y_NULL && old->kind < Y_SEQ && v->kind < Y_SEQ &&
+	    (strcmp(key, "minimumLimaVersion") == 0 || (!top && strcmp(key, "minimumVersion") == 0))) {
+		long long a = version3(ystr(&d->a, old), &tail), b = version3(v->text ? v->text : "", &tail);
+		if (a >= 0 && b > a)
+			(void)yreplace(d, old, ycopy(d, v));
+	}
+}
+
+/* A template that is nothing but `base:` becomes its first base, byte for byte,
+ * below its own comments.  False when it is more. */
+static bool
+becomebase(struct ydoc *d, const char *text)
+{
+	const struct ynode *v = yget(d->root, "base");
+	struct buf b = { 0 };
+	struct ydoc n = { 0 };
+	bool good;
+
+	if (!v || d->root->n != 1)
+		return false;
+	if (d->root->style == Y_BLOCK)
+		bufadd(&b, d->text, ylinestart(d, yentrystart(v)));
+	bufputs(&b, text);
+	if (d->root->style == Y_BLOCK)
+		bufputs(&b, d->text + yentrystop(d, v));
+	good = yparse(&n, b.s, b.len) == 0 && n.root->kind == Y_MAP;
+	buffree(&b);
+	yfree(d);
+	*d = n;
+	if (good)
+		return true;
+	yfree(d);               /* --- and the like on both sides */
+	*d = (struct ydoc){ 0 };
+	(void)yparse(d, text, strlen(text));
+	return true;
+}
+
+static const char *embedtext(struct embedding *e, const struct origin *o, const char *text, const char *first);
+
+/* The templates on the way to loc. */
+static const char *
+originchain(const struct origin *o, const char *loc)
+{
+	for (loc = bq(loc); o; o = o->up)
+		loc = keep("%s > %s", bq(o->loc), loc);
+	return loc;
+}
+
+/* Merge one base into d, or leave it, as an entry of kept. */
+static void
+embedbase(struct embedding *e, const struct origin *o, struct ydoc *d, const char *loc, struct ydoc *kept)
+{
+	struct template t;
+	struct origin me = { .up = o, .depth = o->depth + 1 };
+	const struct seen *s;
+	struct seen *new;
+	struct ydoc b = { 0 };
+	const struct ynode *v;
+
+	if (startswith(loc, "template:") && !(e->how & EMBTEMPLATES)) {
+		e->held = e->held ? e->held : loc;
+		yappend(kept, kept->root, ynewstr(kept, loc));
+		return;
+	}
+	if (e->held)
+		die("cannot embed template %s after not embedding %s", bq(loc), bq(e->held));
+	for (s = e->seen; s; s = s->next)
+		if (strcmp(s->loc, loc) == 0)
+			die("base template loop detected: template %s already included (%s)", bq(loc), originchain(o, loc));
+	if (me.depth > embeddepth)
+		die("base templates are nested more than %d deep (%s)", embeddepth, originchain(o, loc));
+	new = yalloc(&perm, sizeof *new);
+	*new = (struct seen){ loc, e->seen };
+	e->seen = new;
+	t = readtemplate(loc);
+	me.loc = t.from;
+	if ((e->bytes += strlen(t.text)) > templatemax)
+		die("template %s embedding exceeded the size limit (%d bytes)", bq(loc), templatemax);
+	t.text = embedtext(e, &me, t.text, NULL);
+	(void)yparse(&b, t.text, strlen(t.text));
+	if (b.root->kind == Y_MAP) {
+		for (v = (v = yget(b.root, "base")) && v->kind == Y_SEQ ? v->first : NULL; v; v = v->next)
+			yappend(kept, kept->root, ycopy(kept, v));
+		if (!becomebase(d, t.text))
+			for (v = b.root->first; v; v = v->next)
+				mergeentry(d, d->root, v);
+	}
+	yfree(&b);
+}
+
+/* Lists that fold: entries with one key are one. */
+static const struct fold { const char *list, *key, *other; } folds[] = {
+	{ "additionalDisks", "name", NULL }, { "mounts", "mountPoint", "location" }, { "networks", "interface", NULL },
+};
+
+/* The key of an entry: "" for none. */
+static const char *
+foldkey(struct ydoc *d, const struct fold *f, const struct ynode *v)
+{
+	const struct ynode *n = v->kind == Y_MAP ? yget(v, f->key) : f->other ? NULL : v;
+	const char *a = n && n->kind < Y_SEQ ? ystr(&d->a, n) : NULL, *b;
+
+	if (!f->other || v->kind != Y_MAP)
+		return a ? a : "";
+	b = (n = yget(v, f->other)) && n->kind < Y_SEQ ? ystr(&d->a, n) : NULL;
+	return b && strcmp(b, "*") == 0 ? b : a && *a ? a : b ? b : "";
+}
+
+/* Give the entry `to` what it lacks of the later one v, which goes away. */
+static void
+foldinto(struct ydoc *d, const struct fold *f, struct ynode *to, const struct ynode *v)
+{
+	const struct ynode *k;
+	struct ynode *m, *old;
+	bool wired;
+
+	if (v->kind != Y_MAP)
+		return;
+	if (to->kind != Y_MAP) {        /* a disk that is only a name */
+		m = ynewmap(d);
+		(void)yput(d, m, f->key, ycopy(d, to));
+		to = yreplace(d, to, m);
+	}
+	wired = yget(to, "lima") || yget(to, "socket");
+	for (k = v->first; k; k = k->next) {
+		const char *key = ykey(k);
+		if ((k->text && strcmp(k->text, "*") == 0) || (wired && (strcmp(key, "lima") == 0 || strcmp(key, "socket") == 0)))
+			continue;
+		old = yget(to, key);
+		if (!old || (old->kind == Y_MAP && k->kind == Y_MAP))
+			mergeentry(d, to, k);
+	}
+}
+
+static void
+foldlists(struct ydoc *d)
+{
+	struct ynode *list, *v, *w, *next, *after;
+	const char *key;
+	bool all, hit;
+	size_t i;
+
+	for (i = 0; i < LEN(folds); i++) {
+		list = yget(d->root, folds[i].list);
+		for (v = list && list->kind == Y_SEQ ? list->first : NULL; v; v = next) {
+			next = v->next;
+			key = foldkey(d, &folds[i], v);
+			hit = all = strcmp(key, "*") == 0;
+			for (w = list->first; *key && w != v && (all || !hit); w = after) {
+				after = w->next;
+				if (all || strcmp(foldkey(d, &folds[i], w), key) == 0) {
+					hit = true;
+					foldinto(d, &folds[i], w, v);
+				}
+			}
+			if (hit)
+				ydel(d, v);
+		}
+	}
+}
+
+/* A template's text with its bases and files inside, as far as e says.  A main
+ * file that is no map comes back as it is, for loading it tells what is wrong. */
+static const char *
+embedtext(struct embedding *e, const struct origin *o, const char *text, const char *first)
+{
+	struct ydoc d = { 0 }, kept = { 0 };
+	struct buf b = { 0 };
+	struct strs bases;
+	size_t i;
+
+	if (yparse(&d, text, strlen(text)) < 0 || d.root->kind != Y_MAP) {
+		if (o->up && !d.root)
+			die("failed to unmarshal YAML (base template %s): [%d:%d] %s", bq(o->loc), d.eline, d.ecol, d.err);
+		if (o->up && d.root->kind != Y_NULL)
+			die("base template %s is not a map (%s)", bq(o->loc), originchain(o->up, o->loc));
+		yfree(&d);
+		return o->up ? "" : text;
+	}
+	bases = basesof(&d, o->loc, first);
+	embedfiles(e, &d, o->loc);
+	if (e->how & EMBBASES) {
+		(void)yparse(&kept, "[]", 2);
+		for (i = 0; i < bases.n; i++)
+			embedbase(e, o, &d, bases.v[i], &kept);
+		if (kept.root->n)
+			(void)yput(&d, d.root, "base", ycopy(&d, kept.root));
+		else if (bases.n)
+			ydel(&d, yget(d.root, "base"));
+		yfree(&kept);
+		if (!o->up)
+			foldlists(&d);
+	}
+	if (d.root->dirty || bases.n) {
+		ywrite(&d, &b);
+		text = keep("%s", b.s);
+		buffree(&b);
+	}
+	yfree(&d);
+	return text;
+}
+
+/* The text of a template with its bases inside; how: EMB bits, 0 only makes the
+ * locators in it absolute. */
+static const char *
+templateembed(const struct template *t, int how)
+{
+	struct seen self = { .loc = absolutefrom(t->from) };
+	struct embedding e = { .how = how, .seen = &self };
+	struct origin o = { .loc = self.loc };
+	const char *common = keep("%s/_config/base.yaml", host.limahome);
+
+	return embedtext(&e, &o, t->text, (how & EMBSHARED) && access(common, F_OK) == 0 ? common : NULL);
 }
 
 /* ---- 15. ISO 9660 ------------------------------------------------------- */
@@ -15097,7 +15477,6 @@ ready(const struct inst *in)
 #define DISKRESIZE B(28)
 #define PRUNE     B(29)
 #define TMPLCOPY  B(30)
-#define TMPLYQ    B(31)
 #define COMPLETE  B(32)
 #define SCREENSHOT B(33)
 #define USERNET   B(34)
@@ -15114,7 +15493,7 @@ enum flagid {
 	FCPUS, FDNS, FMEMORY, FMOUNT, FMOUNTONLY, FMOUNTNONE, FMOUNTTYPE, FVMTYPE, FINOTIFY, FWRITABLE, FNETWORK, FNESTED, FROSETTA,
 	FSET, FPARAM, FVIDEO, FAUDIODEVICE, FAUDIOIF, FSSHPORT, FVARIANT, FARCH, FCONTAINERD, FDISK, FPLAIN, FPORTFORWARD, FSHELLPATH,
 	FNAME, FLISTTEMPLATES, FLISTDRIVERS, FTIMEOUTFLAG, FFOREGROUND, FFORCE,
-	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FLISTFIELDS, FALLFIELDS, FFILL, FKEEPREFERRED, FPIDFILE, FSOCKET,
+	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FLISTFIELDS, FALLFIELDS, FFILL, FEMBED, FEMBEDALL, FVERBATIM, FKEEPREFERRED, FPIDFILE, FSOCKET,
 	FREADONLY, FFOLLOW, FGUESTUID,
 	FPROGRESS, FSTARTIT, FRECURSIVE, FVERBOSE, FBACKEND, FSHOWFORMAT, FTUNNELTYPE, FSOCKSPORT,
 	FTAG, FMODE, FGATEWAY, FINTERFACE, FCONDITION, FUSERUNIT, FENABLED, FHISTORY, FWATCHALL, FNODESC, FOUTPUT, FPRESERVEENV, FRECONNECT, FSYNC, FSIZE, FDISKFORMAT, NFLAG,
@@ -15277,7 +15656,10 @@ static const struct flag {
 	[FQUIET]         = { "quiet", 'q', FBOOL, LIST|SNAPLIST, NULL, NULL, "names only" },
 	[FLISTFIELDS]    = { "list-fields", 0, FBOOL, LIST, NULL, NULL, "print the fields that a template can name, and exit" },
 	[FALLFIELDS]     = { "all-fields", 0, FBOOL, LIST, NULL, NULL, "hide no column in a narrow terminal" },
-	[FFILL]          = { "fill", 0, FBOOL, VALIDATE, NULL, NULL, "print the configuration with its defaults" },
+	[FFILL]          = { "fill", 0, FBOOL, VALIDATE|TMPLCOPY, NULL, NULL, "print the configuration with its defaults" },
+	[FEMBED]         = { "embed", 0, FBOOL, TMPLCOPY, NULL, NULL, "embed bases and files, but not template: ones" },
+	[FEMBEDALL]      = { "embed-all", 0, FBOOL, TMPLCOPY, NULL, NULL, "embed all bases and files" },
+	[FVERBATIM]      = { "verbatim", 0, FBOOL, TMPLCOPY, NULL, NULL, "copy the bytes as they are" },
 	[FKEEPREFERRED]  = { "keep-referred", 0, FBOOL, PRUNE, NULL, NULL, "keep what an instance or a template names" },
 	[FPIDFILE]       = { "pidfile", 'p', FSTR, AGENT|SFTP, NULL, NULL, NULL },
 	[FSOCKET]        = { "socket", 0, FSTR, AGENT, NULL, NULL, NULL },
@@ -15936,6 +16318,7 @@ menu(const char *question, const char *const *opts, size_t n)
 static const char *
 choosetemplate(void)
 {
+	struct template t;
 	struct templates l = listtemplates(false);
 	const char **names = yalloc(&perm, (l.n + 1) * sizeof *names);
 	size_t i;
@@ -15944,7 +16327,8 @@ choosetemplate(void)
 		die("there are no templates");
 	for (i = 0; i < l.n; i++)
 		names[i] = l.v[i].name;
-	return readtemplate(keep("template:%s", names[menu("Choose a template", names, l.n)])).text;
+	t = readtemplate(keep("template:%s", names[menu("Choose a template", names, l.n)]));
+	return templateembed(&t, EMBALL);
 }
 
 /* The text of a new instance, made of a template's by flags, and on a terminal
@@ -16103,6 +16487,7 @@ findorcreate(int argc, char *argv[], bool start, bool *made)
 		if (!start)
 			needabsent(name);
 	}
+	t.text = templateembed(&t, EMBALL);
 	checkpathlen(name);
 	if (lstat(instdir(name), &st) == 0)
 		die("instance %s already exists (%s)", bq(name), bq(instdir(name)));
@@ -19032,13 +19417,25 @@ warnshares(const struct conf *c)
 			warn("portForwards[%zu]: `hostIP: %s` is reachable from other machines; 127.0.0.1, the default, is not", i, f[i].hostip);
 }
 
+/* A configuration with its defaults as YAML. */
+static void
+filled(struct buf *b, const struct conf *c)
+{
+	struct ydoc d = { 0 };
+	struct ynode *m;
+
+	(void)yparse(&d, "{}", 2);
+	m = ynewmap(&d);
+	conftree(&d, m, confkeys, c);
+	yyaml(b, m, 0);
+	yfree(&d);
+}
+
 static int
 cmdvalidate(int argc, char *argv[])
 {
-	struct ydoc d;
 	struct buf b = { 0 };
 	struct template t;
-	struct ynode *m;
 	struct conf c;
 	int i;
 
@@ -19046,23 +19443,80 @@ cmdvalidate(int argc, char *argv[])
 		t = readtemplate(argv[i]);
 		if (!t.name)
 			die("can't determine instance name from template locator %s", bq(argv[i]));
+		t.text = templateembed(&t, opt[FFILL].b ? EMBALL : EMBBASES|EMBTEMPLATES);
 		confload(&c, t.name, t.text, strlen(t.text), keep("main file %s", bq(argv[i])), true);
 		if (c.errs)
 			die("failed to validate YAML file %s: %s", bq(argv[i]), c.errs);
 		warnshares(&c);
 		if (opt[FFILL].b) {
-			d = (struct ydoc){ 0 };
-			(void)yparse(&d, "{}", 2);
-			m = ynewmap(&d);
-			conftree(&d, m, confkeys, &c);
 			b.len = 0;
-			yyaml(&b, m, 0);
+			filled(&b, &c);
 			printf(argc > 1 ? "---\n%s...\n" : "%s", b.s);
-			yfree(&d);
 		}
 		info("%s: OK", bq(argv[i]));
 	}
 	buffree(&b);
+	return 0;
+}
+
+/* A template embedded as how says, in b; with its defaults when that is all. */
+static void
+templatebuf(struct buf *b, const char *loc, int how)
+{
+	struct template t = readtemplate(loc);
+	struct conf c;
+
+	t.text = how < 0 ? t.text : templateembed(&t, how);
+	if (how != EMBALL) {
+		bufputs(b, t.text);
+		return;
+	}
+	confload(&c, t.name ? t.name : deftemplate, t.text, strlen(t.text), keep("main file %s", bq(loc)), true);
+	if (c.errs)
+		die("%s", c.errs);
+	filled(b, &c);
+}
+
+static int
+cmdtmplcopy(int argc, char *argv[])
+{
+	bool all = opt[FEMBEDALL].b, some = opt[FEMBED].b, fill = opt[FFILL].b;
+	const char *dest = argc > 1 ? argv[1] : "-";
+	struct buf b = { 0 };
+
+	if (opt[FVERBATIM].b && (all || some || fill))
+		die("--verbatim cannot be used with any of --embed, --embed-all, or --fill");
+	templatebuf(&b, argv[0], opt[FVERBATIM].b ? -1 : fill ? EMBALL : all ? EMBBASES|EMBTEMPLATES : some ? EMBBASES : 0);
+	if (strcmp(dest, "-") == 0)
+		putdata(&b, coloured());
+	else if (writefile(dest, b.s, b.len, 0644) < 0)
+		die("write %s:", dest);
+	buffree(&b);
+	return 0;
+}
+
+static int
+cmdtmplyq(int argc, char *argv[])
+{
+	struct buf b = { 0 }, out = { 0 };
+	struct ydoc d = { 0 };
+
+	(void)argc;
+	templatebuf(&b, argv[0], EMBALL);
+	(void)yparse(&d, b.s, b.len);
+	xquery(&d, argv[1], &(struct xlook){ .raw = true, .indent = 2 }, false, &out);
+	putdata(&out, coloured());
+	buffree(&b);
+	buffree(&out);
+	yfree(&d);
+	return 0;
+}
+
+static int
+cmdtmplurl(int argc, char *argv[])
+{
+	(void)argc;
+	puts(locate(argv[0]));
 	return 0;
 }
 
@@ -19276,6 +19730,11 @@ static const struct cmd cmds[] = {
 	{ "list",      "ls",     LIST,     0, -1, "[NAME...]",             "list instances", cmdlist },
 	{ "delete",    "remove rm", DELETE,   1, -1, "NAME...",               "delete instances", cmddelete },
 	{ "validate",  NULL,     VALIDATE, 1, -1, "FILE.yaml...",          "check templates", cmdvalidate },
+	{ "template",  "tmpl",   NOFLAGS,  0, -1, "",                      "copy, check and look into templates", NULL },
+	{ "template copy", NULL, TMPLCOPY, 1, 2,  "TEMPLATE [DEST]",       "copy a template", cmdtmplcopy },
+	{ "template validate", NULL, VALIDATE, 1, -1, "TEMPLATE...",       "check templates", cmdvalidate },
+	{ "template yq", NULL,   NOFLAGS,  2, 2,  "TEMPLATE EXPRESSION",   "evaluate an expression on a filled template", cmdtmplyq },
+	{ "template url", NULL,  NOFLAGS,  1, 1,  "TEMPLATE",              "print what a locator is rewritten to", cmdtmplurl },
 	{ "restart",   NULL,     RESTART,  0, 1,  "[NAME]",                "stop an instance and start it again", cmdrestart },
 	{ "copy",      "cp",     COPY,     2, -1, "SOURCE... TARGET",      "copy files; NAME:PATH is a file in an instance", cmdcopy },
 	{ "tunnel",    NULL,     TUNNEL,   1, 1,  "NAME",                  "a SOCKS proxy into an instance (experimental)", cmdtunnel },

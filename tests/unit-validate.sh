@@ -25,9 +25,6 @@ test_validate() {
 	mkdir -p "$HOME/d"
 
 	rules <<-'END'
-		base: x.yaml
-		field `base` must be empty for YAML validation
-
 		minimumLimaVersion: v2.0.0-beta
 		-
 
