@@ -14238,7 +14238,8 @@ press(void)
 {
 	if (ha.mastersup && !ha.offasked && now() >= ha.powerend - powerwait + powerask)
 		askoff();
-	if (now() >= ha.powerend || qmpsend(&ha.qmp, "system_powerdown") < 0)
+	/* a guest that is off needs no button, and QEMU closes its monitor before it ends */
+	if (now() >= ha.powerend || (!ha.whygone && qmpsend(&ha.qmp, "system_powerdown") < 0))
 		quit();
 	else
 		hastate(APOWER, pressagain);
