@@ -4,8 +4,8 @@
 
 # children PID: the programs it runs, a word each
 children() { for c in $(pgrep -P "$1"); do tr '\0' ' ' <"/proc/$c/cmdline" | sed 's/ .*//; s,.*/,,; s/:.*//'; echo; done | sed '/^$/d' | sort -u | tr '\n' ' '; }
-# listening: local addresses of TCP listeners of the agent and its children
-listening() {
+# hostlisteners: local addresses of TCP listeners of the agent and its children
+hostlisteners() {
 	for p in "$(agentpid "$vm")" $(pgrep -P "$(agentpid "$vm")") "$(qemupid "$vm")"; do
 		for s in /proc/"$p"/fd/*; do readlink "$s"; done
 	done 2>/dev/null | sed -n 's/^socket:\[\(.*\)\]$/\1/p' >"$T/sockets"
@@ -61,7 +61,7 @@ test_plain() {
 	guestsays '[]' sh -c 'echo "[$SSH_AUTH_SOCK$COLOR]"'
 	guestsays '' sh -c '{ sudo journalctl -b -o cat | grep -i "clock adjusted"; } || :'
 	ok 'inside: no port, mount, process, unit, program, agent or variable of ours'
-	same "$(listening)" "$(printf '%04X\n' "$(field "$vm" SSHLocalPort)" 38091 | sort)"
+	same "$(hostlisteners)" "$(printf '%04X\n' "$(field "$vm" SSHLocalPort)" 38091 | sort)"
 	case $(children "$(agentpid "$vm")") in
 	"$qemu ssh " | "$qemu ") ;;
 	*) bad "the host agent runs: $(children "$(agentpid "$vm")")" ;;
