@@ -22,40 +22,40 @@
  *
  * Contents, with a budget of lines
  *	  1. Types and globals              20
- *	  2. Messages                      270
- *	  3. Memory, strings, numbers      220
+ *	  2. Messages                      300
+ *	  3. Memory, strings, numbers      350
  *	  4. Files                         320
- *	  5. Processes                     250
- *	  6. SHA-256 and inflate           250
- *	  7. Host                          210
- *	  8. Text templates                800
- *	  9. Configuration                 900
- *	 10. Validation                    450
- *	 11. Expressions                   900
+ *	  5. Processes                     300
+ *	  6. SHA-256 and inflate           300
+ *	  7. Host                          300
+ *	  8. Text templates                900
+ *	  9. Configuration                1450
+ *	 10. Validation                    750
+ *	 11. Expressions                  1400
  *	 12. Instances                     450
- *	 13. Images                        650
+ *	 13. Images                       1050
  *	 14. Template locators            1100
  *	 15. ISO 9660                      280
- *	 16. Guest data                    400
+ *	 16. Guest data                    550
  *	 17. ssh                           330
  *	 18. Disks                         300
- *	 19. Networks                      200
- *	 20. SFTP server                   700
- *	 21. QEMU                          300
- *	 22. QMP                           100
- *	 23. The loop                      200
- *	 24. Mounts                        250
- *	 25. Guest agent                   200
- *	 26. Port forwards                 920
- *	 27. Host agent                   1000
- *	 28. Following a start             330
- *	 29. Command line                  350
+ *	 19. Networks                      250
+ *	 20. SFTP server                  1100
+ *	 21. QEMU                          400
+ *	 22. QMP                           150
+ *	 23. The loop                      250
+ *	 24. Mounts                        450
+ *	 25. Guest agent                   250
+ *	 26. Port forwards                 950
+ *	 27. Host agent                   1650
+ *	 28. Following a start             400
+ *	 29. Command line                  750
  *	 30. Editing and prompts           300
  *	 31. Creating and starting         700
  *	 32. Listing                       500
- *	 33. shell and copy                400
- *	 34. Other commands                900
- *	 35. main                          130
+ *	 33. shell and copy                900
+ *	 34. Other commands               2150
+ *	 35. main                          250
  */
 #define _GNU_SOURCE
 #include <sys/file.h>
