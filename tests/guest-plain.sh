@@ -75,6 +75,13 @@ test_plain() {
 	fails socat -t2 - tcp:127.0.0.1:38090
 	fails socat -t2 - tcp:127.0.0.1:38080
 	ok 'a service is reached by its static rule alone'
+	echo there >"$HOME/here"
+	lc copy "$HOME/here" "$vm:there"
+	status 0
+	lc copy "$vm:there" "$HOME/back"
+	status 0
+	same "$(cat "$HOME/back")" there
+	ok 'files go by copy'
 	sh_ sh -c 'echo kept >~/data; sync'
 	limit=60
 	lc stop "$vm"
