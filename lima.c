@@ -11925,6 +11925,7 @@ struct mnt {
 	struct args sshargs;            /* without ports: the ssh at the other end, */
 	struct proc ssh;
 	int status;                     /* how it ended, */
+	int told;                       /* the one that was warned of last */
 	struct watch words;             /* its stderr (fd -1: closed), */
 	struct buf said;                /* and what came of that, SAIDMAX bytes at most */
 	struct timer again;
@@ -12191,7 +12192,9 @@ mountleft(struct proc *p, int st)
 	if (t->words.fd >= 0)
 		mountsaid(&t->words, 0);
 	mounthush(t);                   /* a child of ssh's may hold it */
-	if (mnts.up && !t->dropped && !t->pause) {      /* the first time in a row */
+	/* the first time in a row, and when it turns out that there is no sshfs */
+	if (mnts.up && !t->dropped && (!t->pause || (t->status != t->told && WIFEXITED(t->status) && WEXITSTATUS(t->status) == 127))) {
+		t->told = t->status;
 		if (t->said.len) {
 			line = chomp(t->said.s);
 			line = strrchr(line, '\n') ? strrchr(line, '\n') + 1 : line;

@@ -48,7 +48,7 @@ portForwards:
 - {guestPort: 3003, hostPort: $((b + 3)), proto: tcp}
 - {guestPort: 3004, hostSocket: web.sock}
 - {guestSocket: /tmp/in.sock, hostSocket: \"$HOME/new/in.sock\"}
-- {guestSocket: /tmp/in.sock, hostPort: $((b + 4))}
+- {guestSocket: /tmp/in.sock, guestPortRange: [1, 1], hostPort: $((b + 4))}
 - {guestSocket: /tmp/back.sock, hostSocket: \"$HOME/back.sock\", reverse: true}
 - {guestPort: 3005, hostPort: $((b + 5)), static: true}
 - {guestPort: 3006, hostPort: $((b + 6)), proto: udp}
@@ -146,9 +146,9 @@ portForwards:
 	taken=$!
 	await 5 grep -q ready "$T/ready"
 	fwserve tcp 0.0.0.0 $p
-	await 10 fwsaid "127.0.0.1:$p on the host (automatic forwarding): Address already in use" || bad 'no warning'
+	await 10 fwsaid "127.0.0.1:$p on the host (automatic forwarding): address already in use" || bad 'no warning'
 	sleep 6
-	fwonce "127.0.0.1:$p on the host (automatic forwarding): Address already in use"
+	fwonce "127.0.0.1:$p on the host (automatic forwarding): address already in use"
 	send TERM $taken
 	wait $taken || :
 	await 10 fwsaid "Host port 127.0.0.1:$p is free now" || bad 'it is not taken over'

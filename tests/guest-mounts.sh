@@ -154,8 +154,7 @@ containerd: {user: false}
 	lc stop "$vm"
 	status 0
 	fails grep -q level=error "$err"
-	rm -r "$HOME/missing"
-	: >"$HOME/missing"
+	sed -i "s,~/missing/x,/proc/missing/x," "$dir/lima.yaml"
 	limit=120
 	lc start --tty=false "$vm"
 	errhas 'missing/x'

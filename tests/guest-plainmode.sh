@@ -14,8 +14,8 @@ hostlisteners() {
 	done | sed 's/.*://' | sort -u
 }
 
-test_plain() {
-	begin plain
+test_plainmode() {
+	begin plainmode
 	XDG_CACHE_HOME=$realcache
 	export XDG_CACHE_HOME
 	vm=pl
