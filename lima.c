@@ -12065,7 +12065,7 @@ static const char mountscript[] =
     "mp=$1; PATH=$PATH:/usr/sbin:/sbin; "
     "mounted() { while read -r _ d t _; do [ \"$t\" = fuse.sshfs ] && [ \"$(printf %b \"$d\")\" = \"$mp\" ] && return; "
     "done </proc/self/mounts; return 1; }; "
-    "command -v sshfs >/dev/null || { echo 'install the package sshfs in the guest (fuse-sshfs in Fedora)' >&2; exit 1; }; "
+    "command -v sshfs >/dev/null || { echo 'install the package sshfs in the guest (fuse-sshfs in Fedora)' >&2; exit 127; }; "
     "mounted && sudo -n umount -l \"$mp\"; "
     "[ -d \"$mp\" ] || mkdir -p \"$mp\" 2>/dev/null || sudo -n mkdir -p \"$mp\" || exit; "
     "[ -c /dev/fuse ] || sudo -n modprobe -q fuse; "
