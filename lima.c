@@ -133,7 +133,7 @@ struct field { const char *key, *val; };        /* further key=value of a line *
 static struct {
 	enum level min;         /* lines below this are dropped */
 	bool json, tty;
-	bool plain;             /* no colours on a terminal */
+	bool mono;              /* no colours on a terminal */
 	long long t0;           /* start of the program, ms */
 	bool status;            /* a status line stands on the terminal */
 } msg = { .min = INFO };
@@ -228,7 +228,7 @@ logjson(struct buf *b, enum level lv, const char *text, const struct field *f)
 static void
 putcoloured(struct buf *b, int colour, const char *s)
 {
-	if (msg.plain)
+	if (msg.mono)
 		bufputs(b, s);
 	else
 		bufprintf(b, "\033[%dm%s\033[0m", colour, s);
@@ -3873,56 +3873,60 @@ warnuser(const struct conf *c)
 		warn("local uid %lld cannot be a user's in the guest; using %lld instead", (long long)host.uid, fallbackuid);
 }
 
-/* The names of what plain mode leaves out. */
-static void
-leftout(struct buf *b, const char *what)
+/* What an entry of a list is called when plain mode leaves it out; "" goes
+ * without a word, NULL stays. */
+static const char *
+mountoff(const void *v, size_t i)
 {
-	bufputs(b, b->len ? ", " : "");
-	bufputs(b, what);
+	const struct mount *m = v;
+
+	(void)i;
+	return m->isstatic > 0 ? NULL : keep("the mount %s", m->location);
+}
+
+static const char *
+forwardoff(const void *v, size_t i)
+{
+	const struct forward *f = v;
+
+	(void)i;
+	if (f->isstatic > 0)
+		return NULL;
+	if (f->guestsocket && *f->guestsocket)
+		return keep("the forward of %s", f->guestsocket);
+	return f->ignore ? "" : keep("the forward of port %lld", f->guestports.from);
+}
+
+static const char *
+provisionoff(const void *v, size_t i)
+{
+	const struct provision *p = v;
+
+	return strcmp(p->mode, "dependency") == 0 || strcmp(p->mode, "yq") == 0 ? keep("provision[%zu] (%s)", i, p->mode) : NULL;
 }
 
 static void
-plainmounts(struct conf *c, struct buf *out)
+leaveout(struct buf *out, const char *what)
 {
-	struct mount *m = c->mounts.v;
+	bufputs(out, out->len && *what ? ", " : "");
+	bufputs(out, what);
+}
+
+/* Leave the entries that stay, of `size` bytes each, and collect the names of
+ * the others. */
+static void
+thin(struct list *list, size_t size, const char *(*off)(const void *, size_t), struct buf *out)
+{
+	char *v = list->v;
+	const char *what;
 	size_t i, n = 0;
 
-	for (i = 0; i < c->mounts.n; i++)
-		if (m[i].isstatic > 0)
-			m[n++] = m[i];
+	for (i = 0; i < list->n; i++)
+		if ((what = off(v + i * size, i)))
+			leaveout(out, what);
 		else
-			leftout(out, keep("the mount %s", m[i].location));
-	c->mounts.n = n;
-}
-
-static void
-plainforwards(struct conf *c, struct buf *out)
-{
-	struct forward *f = c->forwards.v;
-	size_t i, n = 0;
-
-	for (i = 0; i < c->forwards.n; i++)
-		if (f[i].isstatic > 0)
-			f[n++] = f[i];
-		else if (f[i].guestsocket && *f[i].guestsocket)
-			leftout(out, keep("the forward of %s", f[i].guestsocket));
-		else if (!f[i].ignore)
-			leftout(out, keep("the forward of port %lld", f[i].guestports.from));
-	c->forwards.n = n;
-}
-
-static void
-plainprovisions(struct conf *c, struct buf *out)
-{
-	struct provision *p = c->provisions.v;
-	size_t i, n = 0;
-
-	for (i = 0; i < c->provisions.n; i++)
-		if (strcmp(p[i].mode, "dependency") != 0 && strcmp(p[i].mode, "yq") != 0)
-			p[n++] = p[i];
-		else
-			leftout(out, keep("provision[%zu] (%s)", i, p[i].mode));
-	c->provisions.n = n;
+			memmove(v + n++ * size, v + i * size, size);
+	list->n = n;
 }
 
 /* Plain mode: a user and ssh, and what is explicitly wanted back.  The one place
@@ -3934,15 +3938,15 @@ plaingate(struct conf *c, bool automatic, bool warnings)
 
 	if (!c->plain)
 		return;
-	plainmounts(c, &out);
+	thin(&c->mounts, sizeof(struct mount), mountoff, &out);
 	if (automatic)
 		out.len = 0;
-	plainforwards(c, &out);
-	plainprovisions(c, &out);
+	thin(&c->forwards, sizeof(struct forward), forwardoff, &out);
+	thin(&c->provisions, sizeof(struct provision), provisionoff, &out);
 	if (c->env.n)
-		leftout(&out, "env");
+		leaveout(&out, "env");
 	if (c->hosts.n)
-		leftout(&out, "hostResolver.hosts");
+		leaveout(&out, "hostResolver.hosts");
 	if (warnings && out.len)
 		warn("Running in plain mode without %s (`static: true` keeps a mount or a forward)", out.s);
 	buffree(&out);
@@ -12192,8 +12196,8 @@ mountleft(struct proc *p, int st)
 	if (t->words.fd >= 0)
 		mountsaid(&t->words, 0);
 	mounthush(t);                   /* a child of ssh's may hold it */
-	/* the first time in a row, and when it turns out that there is no sshfs */
-	if (mnts.up && !t->dropped && (!t->pause || (t->status != t->told && WIFEXITED(t->status) && WEXITSTATUS(t->status) == 127))) {
+	/* the first time in a row, and when the reason is another */
+	if (mnts.up && !t->dropped && (!t->pause || t->status != t->told)) {
 		t->told = t->status;
 		if (t->said.len) {
 			line = chomp(t->said.s);
@@ -20435,7 +20439,7 @@ main(int argc, char *argv[])
 	s = getenv("TERM");
 	msg.tty = isatty(2) && !(s && strcmp(s, "dumb") == 0);
 	s = getenv("NO_COLOR");         /* no-color.org */
-	msg.plain = s && *s;
+	msg.mono = s && *s;
 	base = argc ? argv[0] : "limactl";
 	base = strrchr(base, '/') ? strrchr(base, '/') + 1 : base;
 	host.argv0 = argc ? argv[0] : NULL;
