@@ -269,6 +269,20 @@ begin() {
 	export HOME LIMA_HOME XDG_CACHE_HOME PATH
 }
 
+# libraries PROGRAM: what it is linked to
+libraries() { ldd "$1" 2>/dev/null | sed -n 's/.*[[:blank:]]\(\/[^ ]*\) (0x.*/\1/p'; }
+
+# beginguest SECTION NAME: the same for an instance NAME of the image that the
+# default template builds ($image), kept where all runs keep theirs
+beginguest() {
+	begin "$1"
+	XDG_CACHE_HOME=$realcache
+	export XDG_CACHE_HOME
+	vm=$2
+	dir=$LIMA_HOME/$vm
+	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
+}
+
 # nothing: no instance, half-made one or process of this section
 nothing() {
 	for f in "$LIMA_HOME"/* "$LIMA_HOME"/.[!.]*; do
@@ -2662,19 +2676,14 @@ rebooted() { new=$(bootid) && [ -n "$new" ] && [ "$new" != "$id" ]; }
 bootid() { timeout 30 "$LIMACTL" shell "$vm" cat /proc/sys/kernel/random/boot_id </dev/null 2>/dev/null; }
 
 test_vm() {
-	begin vm
-	XDG_CACHE_HOME=$realcache
-	export XDG_CACHE_HOME
+	beginguest vm default
 	for p in "$qemu" qemu-img ssh; do
 		if ! have "$p"; then
 			skip 'all of it' "$p is not installed"
 			return
 		fi
 	done
-	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
 	printf 'images: [{location: "%s"}]\ncpus: 2\nmemory: 1GiB\ndisk: 20GiB\n' "$image" >"$HOME/vm.yaml"
-	vm=default
-	dir=$LIMA_HOME/$vm
 	ln -sf "$LIMACTL" "$T/lima"
 
 	limit=900

@@ -25,16 +25,13 @@ down() {
 }
 
 test_copy() {
-	begin guestcopy
-	XDG_CACHE_HOME=$realcache
-	export XDG_CACHE_HOME
+	beginguest guestcopy src
 	for p in "$qemu" qemu-img ssh scp rsync; do
 		if ! have "$p"; then
 			skip 'all of it' "$p is not installed"
 			return
 		fi
 	done
-	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
 	printf 'images:\n- location: "%s"\ncpus: 1\nmemory: 512MiB\ndisk: 20GiB\nmounts: []\ncontainerd: {system: false, user: false}\n' "$image" >"$HOME/src.yaml"
 	limit=900
 	lc start --tty=false --name src "$HOME/src.yaml"

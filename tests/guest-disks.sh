@@ -3,12 +3,7 @@
 # that does not heed the power button.
 
 test_disks() {
-	begin disks
-	XDG_CACHE_HOME=$realcache
-	export XDG_CACHE_HOME
-	vm=gd
-	dir=$LIMA_HOME/$vm
-	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
+	beginguest disks gd
 	for w in data:1GiB sw:64MiB bare:16MiB; do
 		lc disk create "${w%:*}" --size "${w#*:}"
 		status 0
@@ -42,7 +37,7 @@ test_disks() {
 		- {guest: /root/conf, host: "{{.Dir}}/copied/conf", deleteOnStop: true}
 	END
 	limit=90
-	lc start --tty=false --name $vm "$HOME/gd.yaml"
+	lc start --tty=false --name "$vm" "$HOME/gd.yaml"
 	status 0
 	errhas 'The optional requirement 1 of 1 is satisfied'
 	same "$(cat "$dir/copied/conf")" secret
@@ -51,7 +46,7 @@ test_disks() {
 		finish
 		return
 	fi
-	guestsays $vm sudo ls --ignore=lost+found /mnt/lima-data
+	guestsays "$vm" sudo ls --ignore=lost+found /mnt/lima-data
 	guestsays /dev/vdc sh -c 'sed -n "s/ .*//;2p" /proc/swaps'
 	guestsays 32768 cat /sys/block/vdd/size
 	guestsays none sh -c 'sudo blkid /dev/vdd || echo none'
@@ -61,7 +56,7 @@ test_disks() {
 
 	sh_ sudo sh -c 'mkdir -p /etc/systemd/logind.conf.d && printf "[Login]\nHandlePowerKey=ignore\n" >/etc/systemd/logind.conf.d/x.conf && systemctl restart systemd-logind && sync'
 	limit=90
-	lc stop $vm
+	lc stop "$vm"
 	status 0
 	filehas "$dir/ha.stderr.log" 'The power button seems to have no effect; asking the guest through ssh'
 	filelacks "$dir/ha.stderr.log" 'did not power off'
@@ -71,13 +66,13 @@ test_disks() {
 	lc disk resize data --size 2GiB
 	status 0
 	limit=90
-	lc start $vm
+	lc start "$vm"
 	status 0
-	guestsays $vm sudo ls --ignore=lost+found /mnt/lima-data
+	guestsays "$vm" sudo ls --ignore=lost+found /mnt/lima-data
 	guestsays yes sh -c 'set -- $(df -m --output=size /mnt/lima-data); test $2 -gt 1700 && echo yes'
 	ok 'the next start: what is on a disk stays, and its file system grows'
 	limit=60
-	lc delete -f $vm
+	lc delete -f "$vm"
 	status 0
 	lc disk delete data sw bare
 	status 0

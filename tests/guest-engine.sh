@@ -2,12 +2,7 @@
 # containerd: of an archive, whose tools are stand-ins here, and of packages
 
 test_engine() {
-	begin engine
-	XDG_CACHE_HOME=$realcache
-	export XDG_CACHE_HOME
-	vm=eng
-	dir=$LIMA_HOME/$vm
-	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
+	beginguest engine eng
 	mkdir -p "$T/ar/bin"
 	printf '#!/bin/sh\necho stand-in\n' >"$T/ar/bin/nerdctl"
 	cat >"$T/ar/bin/containerd-rootless-setuptool.sh" <<-'END'
@@ -29,7 +24,7 @@ test_engine() {
 		containerd: {user: true, archives: [{location: "$T/ar.tgz", arch: $host}]}
 	END
 	limit=120
-	lc start --tty=false --name $vm "$HOME/eng.yaml"
+	lc start --tty=false --name "$vm" "$HOME/eng.yaml"
 	status 0
 	errlacks 'no effect'
 	errhas 'The guest is unpacking containerd and nerdctl'
@@ -39,20 +34,20 @@ test_engine() {
 install-buildkit-containerd" cat setup
 	ok 'containerd of the archive, set up by its own tool'
 	limit=60
-	lc stop $vm
+	lc stop "$vm"
 	status 0
 	limit=120
-	lc start --tty=false $vm
+	lc start --tty=false "$vm"
 	status 0
 	errlacks unpacking
 	guestsays 2 sh -c 'wc -l <setup; rm .config/systemd/user/containerd.service; sudo rm /usr/local/bin/containerd-*; sync'
 	ok 'the next start unpacks nothing'
 	limit=60
-	lc stop $vm
+	lc stop "$vm"
 	status 0
 	rm "$dir/nerdctl-full.tgz"
 	limit=120
-	lc start --tty=false $vm
+	lc start --tty=false "$vm"
 	status 0
 	errhas "The guest is using containerd of the distribution's packages"
 	sh_ sh -c 'ctr -a "/run/user/$(id -u)/containerd/containerd.sock" version'
@@ -60,7 +55,7 @@ install-buildkit-containerd" cat setup
 	outhas Server:
 	ok 'containerd of the packages, without root'
 	limit=60
-	lc delete -f $vm
+	lc delete -f "$vm"
 	status 0
 	rm -r "$T/ar" "$T/ar.tgz"
 	finish

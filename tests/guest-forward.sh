@@ -27,14 +27,11 @@ fwonce() { same "$(grep -cF -- "$1" "$dir/ha.stderr.log")" 1; }
 fwmaster() { pgrep -f "^ssh -F $dir/ssh.config .*ControlMaster=yes"; }
 
 test_forward() {
-	begin forward
-	XDG_CACHE_HOME=$realcache
-	export XDG_CACHE_HOME
-	serve=$T/serve vm=fw dir=$LIMA_HOME/fw
+	beginguest forward fw
+	serve=$T/serve
 	run musl-gcc -w -O1 -static -o "$serve" tests/serve.c
 	status 0
 	b=$((20000 + $$ % 4000 * 10))
-	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
 	feed "images: [{location: \"$image\"}]
 cpus: 2
 memory: 768MiB
@@ -59,7 +56,7 @@ portForwards:
 	"$serve" unix "$HOME/back.sock" >/dev/null &
 	back=$!
 	limit=400
-	lc start --tty=false --name=$vm -
+	lc start --tty=false --name="$vm" -
 	status 0
 	errhas READY
 	errlacks DEGRADED
@@ -73,7 +70,7 @@ portForwards:
 		finish
 		return
 	fi
-	run sh -c '"$1" shell '$vm' sh -c "cat >/var/tmp/serve && chmod 755 /var/tmp/serve" <"$2"' sh "$LIMACTL" "$serve"
+	run sh -c '"$1" shell '"$vm"' sh -c "cat >/var/tmp/serve && chmod 755 /var/tmp/serve" <"$2"' sh "$LIMACTL" "$serve"
 	status 0
 
 	p=$((b + 8))
@@ -114,7 +111,7 @@ portForwards:
 	fwgets 'hello 3005' tcp 127.0.0.1 $((b + 5))
 	fails fwsaid 'Forwarding TCP from 127.0.0.1:3005'
 	ok 'a static rule'
-	lc shell $vm sudo sh -c '/var/tmp/serve tcp 127.0.0.1 81 </dev/null >/dev/null 2>&1 &'
+	lc shell "$vm" sudo sh -c '/var/tmp/serve tcp 127.0.0.1 81 </dev/null >/dev/null 2>&1 &'
 	fwevent '"type":"not-forwarding","protocol":"tcp","guestAddr":"127.0.0.1:81"'
 	ok 'a rule that ignores'
 	fwserve tcp 0.0.0.0 3007
@@ -126,7 +123,7 @@ portForwards:
 	fwgets 'hello /tmp/in.sock' tcp 127.0.0.1 $((b + 4))
 	mode "$HOME/new" 750
 	ok 'a socket of the guest on a socket and on a port of the host'
-	lc shell $vm /var/tmp/serve get unix /tmp/back.sock
+	lc shell "$vm" /var/tmp/serve get unix /tmp/back.sock
 	outis "hello $HOME/back.sock"
 	ok 'reverse: a socket of the host in the guest'
 
@@ -176,13 +173,13 @@ portForwards:
 	await 10 eval '"$LIMACTL" shell $vm /var/tmp/serve get unix /tmp/back.sock </dev/null' || bad 'the reverse one is not back'
 	ok 'the ssh master is killed: all are back'
 
-	send KILL "$(agentpid $vm)"
-	await 5 is $vm Broken
+	send KILL "$(agentpid "$vm")"
+	await 5 is "$vm" Broken
 	fwgets "hello $p" tcp 127.0.0.1 $p
 	fwend tcp 0.0.0.0 $p
 	fwserve tcp 127.0.0.1 $((b + 9))
 	limit=60
-	lc start $vm
+	lc start "$vm"
 	status 0
 	fwgets "hello $((b + 9))" tcp 127.0.0.1 $((b + 9))
 	await 10 sh -c "! ss -Hltn | grep -q '127.0.0.1:$p '" || bad 'what ended meanwhile is still forwarded'
@@ -193,40 +190,40 @@ portForwards:
 	fwrefused tcp 127.0.0.1 $((b + 9))
 	ok 'the host agent is killed: forwards work on, and its successor has them all'
 
-	lc shell $vm sudo pkill -9 -x lima-guestagent
+	lc shell "$vm" sudo pkill -9 -x lima-guestagent
 	fwserve tcp 127.0.0.1 $p
 	fwgets "hello $p" tcp 127.0.0.1 $p
 	fwgets 'hello 3000' tcp 127.0.0.1 $b
-	lc shell $vm ps -o comm= -p "$(lc shell $vm pgrep -x lima-guestagent; cat "$out")"
+	lc shell "$vm" ps -o comm= -p "$(lc shell "$vm" pgrep -x lima-guestagent; cat "$out")"
 	ok 'the guest agent is killed: it is back'
 
-	lc shell $vm sudo systemctl stop lima-guestagent
+	lc shell "$vm" sudo systemctl stop lima-guestagent
 	limit=120
 	run "$serve" row 1000 127.0.0.1 $((b + 5))
 	outis 1000
 	await 70 grep -q '"running":true,"degraded":true,"errors":\["guest agent does not seem to be running' "$dir/ha.stdout.log" || bad 'it is not degraded'
-	lc list --json $vm
+	lc list --json "$vm"
 	outhas '"status":"Running"'
 	outhas 'guest agent does not seem to be running; port forwards will not work'
 	run curl -s --unix-socket "$dir/ha.sock" http://lima/v1/info
 	outhas '"degraded":true'
 	fwgets 'hello 3000' tcp 127.0.0.1 $b
-	lc shell $vm sudo systemctl start lima-guestagent
+	lc shell "$vm" sudo systemctl start lima-guestagent
 	await 10 fwsaid 'Guest agent is running' || bad 'it stays degraded'
-	lc list $vm
+	lc list "$vm"
 	noerr
 	ok 'without a guest agent it is degraded, and forwards stay'
 
-	lc shell $vm sh -c 'SSH_AUTH_SOCK=/run/host-services/ssh-auth.sock; export SSH_AUTH_SOCK; [ -S "$SSH_AUTH_SOCK" ] && ssh-add -l'
+	lc shell "$vm" sh -c 'SSH_AUTH_SOCK=/run/host-services/ssh-auth.sock; export SSH_AUTH_SOCK; [ -S "$SSH_AUTH_SOCK" ] && ssh-add -l'
 	outhas 'no identities'
 	ok "the host's ssh agent at /run/host-services/ssh-auth.sock"
-	lc shell $vm sudo date -s '2020-01-01 00:00:00'
+	lc shell "$vm" sudo date -s '2020-01-01 00:00:00'
 	fwqmp() { printf '{"execute":"qmp_capabilities"}{"execute":"%s"}\n' "$1" | timeout 5 socat -t 2 - "UNIX-CONNECT:$dir/qmp.sock" | grep -q '"return"'; }
 	if have socat; then
 		holds fwqmp stop
 		holds fwqmp cont
 		await 3 fwsaid 'Time sync: guest clock adjusted' || bad 'the clock was not set'
-		lc shell $vm date +%Y
+		lc shell "$vm" date +%Y
 		outis "$(date +%Y)"
 		ok 'the clock is right after a pause'
 	else
@@ -234,29 +231,29 @@ portForwards:
 	fi
 
 	# whatever a guest says instead of its agent
-	lc shell $vm sudo sh -c 'systemctl stop lima-guestagent; exec 3<>/dev/virtio-ports/lima.agent
+	lc shell "$vm" sudo sh -c 'systemctl stop lima-guestagent; exec 3<>/dev/virtio-ports/lima.agent
 		{ printf "\nlima-guestagent 1\nbegin\n"; head -c 1000000 /dev/urandom; head -c 100000 /dev/zero; echo
 		seq -f "+ tcp 10.0.0.1 %.0f" 1 20000; seq -f "+ tcp 10.0.0.2 %.0f" 1 20000; echo end; } >&3; sleep 3'
 	status 0
 	fwevent '"type":"not-forwarding","protocol":"tcp","guestAddr":"10.0.0.1:4000"'
 	fails fwsaid 10.0.0.2:20000
-	rss=$(awk '/VmRSS/ { print $2 }' "/proc/$(agentpid $vm)/status")
+	rss=$(awk '/VmRSS/ { print $2 }' "/proc/$(agentpid "$vm")/status")
 	case $LIMACTL in *asan*) rss=0 ;; esac
 	[ "$rss" -lt 6000 ] || bad "the host agent has $rss KiB"
-	lc shell $vm sudo systemctl start lima-guestagent
+	lc shell "$vm" sudo systemctl start lima-guestagent
 	fwgets "hello $p" tcp 127.0.0.1 $p
 	fwserve tcp 127.0.0.1 $((b + 9))
 	fwgets "hello $((b + 9))" tcp 127.0.0.1 $((b + 9))
 	ok 'a hostile guest agent: bounded, and forgotten'
-	run "$LIMACTL" shell $vm sh -c 'ulimit -n 4096; /var/tmp/serve tcp 127.0.0.1 $(seq 11001 12000) </dev/null >/dev/null 2>&1 &'
+	run "$LIMACTL" shell "$vm" sh -c 'ulimit -n 4096; /var/tmp/serve tcp 127.0.0.1 $(seq 11001 12000) </dev/null >/dev/null 2>&1 &'
 	fwcount() { test "$(ss -Hltn 'sport >= 11001 and sport <= 12000' | wc -l)" "$@"; }
 	await 20 fwcount -ge 990 || bad 'they are not forwarded'
-	before=$(find "/proc/$(agentpid $vm)/fd" | wc -l)
-	lc shell $vm pkill -f '^/var/tmp/serve .* 11001'
+	before=$(find "/proc/$(agentpid "$vm")/fd" | wc -l)
+	lc shell "$vm" pkill -f '^/var/tmp/serve .* 11001'
 	await 20 fwcount -lt 10 || bad 'some are left'
-	same "$(find "/proc/$(agentpid $vm)/fd" | wc -l)" "$before"
+	same "$(find "/proc/$(agentpid "$vm")/fd" | wc -l)" "$before"
 	ok '1000 listeners come and go'
-	for pid in $(fwmaster) $(qemupid $vm); do
+	for pid in $(fwmaster) $(qemupid "$vm"); do
 		send STOP "$pid"
 		run curl -s --max-time 1 --unix-socket "$dir/ha.sock" http://lima/v1/info
 		status 0
@@ -265,7 +262,7 @@ portForwards:
 	fwgets "hello $p" tcp 127.0.0.1 $p
 	ok 'the host agent waits neither for a stopped ssh master nor for QEMU'
 
-	lc shell $vm sudo systemctl reboot
+	lc shell "$vm" sudo systemctl reboot
 	await 60 fwsaid 'The guest reboots' || bad 'no reboot seen'
 	await 60 eval '"$LIMACTL" shell $vm true </dev/null' || bad 'no ssh after the reboot'
 	fwserve tcp 127.0.0.1 $p 3004 3005
@@ -277,7 +274,7 @@ portForwards:
 	ok 'the guest boots again: what listens now is forwarded'
 
 	limit=120
-	lc stop $vm
+	lc stop "$vm"
 	status 0
 	fails fwanswers tcp 127.0.0.1 $b
 	holds [ ! -e "$dir/sock/web.sock" ]
@@ -286,16 +283,16 @@ portForwards:
 	unset SSH_AUTH_SOCK SSH_AGENT_PID
 	sed -i 's/^ssh: .*/plain: true/' "$dir/lima.yaml"
 	limit=200
-	lc start --tty=false $vm
+	lc start --tty=false "$vm"
 	status 0
 	fwserve tcp 127.0.0.1 3000 3005 $p
 	fwgets 'hello 3005' tcp 127.0.0.1 $((b + 5))
 	fails fwanswers tcp 127.0.0.1 $b
 	fails fwanswers tcp 127.0.0.1 $p
-	lc shell $vm pgrep -x lima-guestagent
+	lc shell "$vm" pgrep -x lima-guestagent
 	status 1
 	ok 'plain: static rules and nothing else'
-	lc delete -f $vm
+	lc delete -f "$vm"
 	status 0
 	rm -f "$HOME/back.sock" "$HOME/agent.sock"
 	finish

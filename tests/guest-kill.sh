@@ -19,12 +19,7 @@ agentgone() {
 }
 
 test_kill() {
-	begin kill
-	XDG_CACHE_HOME=$realcache
-	export XDG_CACHE_HOME
-	vm=kv
-	dir=$LIMA_HOME/$vm
-	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
+	beginguest kill kv
 	printf 'images: [{location: "%s"}]\ncpus: 2\nmemory: 1GiB\ndisk: 10GiB\ncontainerd: {user: false}\n' "$image" >"$HOME/k.yaml"
 	limit=600
 	lc create --tty=false --name "$vm" "$HOME/k.yaml"

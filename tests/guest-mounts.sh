@@ -10,12 +10,7 @@ server() { head -n 1 "$dir/mnt.$1.pid"; }
 another() { [ -s "$dir/mnt.$2.pid" ] && [ "$(server "$2")" != "$1" ] && kill -0 "$(server "$2")" 2>/dev/null; }
 
 test_mounts() {
-	begin mounts
-	XDG_CACHE_HOME=$realcache
-	export XDG_CACHE_HOME
-	vm=mnt
-	dir=$LIMA_HOME/$vm
-	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
+	beginguest mounts mnt
 	base="images: [{location: \"$image\"}]
 cpus: 2
 memory: 1GiB

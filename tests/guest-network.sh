@@ -2,10 +2,7 @@
 # Two real VMs on the network user-v2: names, ssh, and nothing for other users.
 
 test_network() {
-	begin network
-	XDG_CACHE_HOME=$realcache
-	export XDG_CACHE_HOME
-	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
+	beginguest network na
 	printf 'images: [{location: "%s"}]\ncpus: 1\nmemory: 512MiB\ndisk: 10GiB\nmounts: []\ncontainerd: {user: false}\nnetworks: [{lima: user-v2}]\n' "$image" >"$HOME/net.yaml"
 	for vm in na nb; do
 		dir=$LIMA_HOME/$vm

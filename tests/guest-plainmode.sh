@@ -15,12 +15,7 @@ hostlisteners() {
 }
 
 test_plainmode() {
-	begin plainmode
-	XDG_CACHE_HOME=$realcache
-	export XDG_CACHE_HOME
-	vm=pl
-	dir=$LIMA_HOME/$vm
-	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
+	beginguest plainmode pl
 	echo home >"$HOME/file"
 	cat >"$HOME/p.yaml" <<-END
 		images: [{location: "$image"}]

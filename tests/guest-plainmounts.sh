@@ -7,12 +7,7 @@ stback() { [ "$(stserver "$1")" != "$2" ] && stsees "$3" "$4"; }
 stlogs() { [ "$(grep -cF "$1" "$dir/ha.stderr.log")" -ge "$2" ]; }
 
 test_plainmounts() {
-	begin plainmounts
-	XDG_CACHE_HOME=$realcache
-	export XDG_CACHE_HOME
-	vm=st
-	dir=$LIMA_HOME/$vm
-	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
+	beginguest plainmounts st
 	a="$HOME/a b, 'c'"
 	mkdir "$a" "$HOME/w" "$HOME/no"
 	echo read >"$a/f"

@@ -3,12 +3,7 @@
 # environment, names, certificates.
 
 test_provision() {
-	begin provision
-	XDG_CACHE_HOME=$realcache
-	export XDG_CACHE_HOME
-	vm=prov
-	dir=$LIMA_HOME/$vm
-	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
+	beginguest provision prov
 	have openssl && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /CN=lima-test \
 		-keyout "$T/ca.key" -out "$T/ca.pem" 2>/dev/null
 	cat >"$HOME/prov.yaml" <<-END

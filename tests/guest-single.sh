@@ -6,23 +6,20 @@
 put() {
 	for f; do
 		[ -e "$f" ] || continue
-		for l in "$f" $(ldd "$f" 2>/dev/null | sed -n 's/.*[[:blank:]]\(\/[^ ]*\) (0x.*/\1/p'); do
+		for l in "$f" $(libraries "$f"); do
 			[ -e "$root$l" ] || { mkdir -p "$root${l%/*}" && cp -L "$l" "$root$l"; }
 		done
 	done
 }
 
 test_single() {
-	begin single
+	beginguest single donor
 	what='the static binary alone on a system of QEMU, OpenSSH and busybox'
 	if [ "$uid" != 0 ] || ! unshare --mount --pid --fork true 2>/dev/null; then
 		skip "$what" 'chroot and mounts need root'
 		finish
 		return
 	fi
-	XDG_CACHE_HOME=$realcache
-	export XDG_CACHE_HOME
-	image=$(sed -n 's/.*location: *"\{0,1\}\(mmdebstrap:[^" ]*\).*/\1/p' templates/default.yaml | head -n 1)
 	feed "images: [{location: \"$image\"}]"
 	limit=600
 	lc create --tty=false --name donor -

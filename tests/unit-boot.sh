@@ -98,7 +98,7 @@ test_boot() {
 	filehas "$T/cidata/lima.env" LIMA_CIDATA_USER=foo
 	b=$(command -v busybox)
 	cp "$b" "$T/busybox"
-	for l in $(ldd "$b" 2>/dev/null | sed -n 's/.*[[:blank:]]\(\/[^ ]*\) (0x.*/\1/p'); do
+	for l in $(libraries "$b"); do
 		mkdir -p "$T/libs${l%/*}" && cp -L "$l" "$T/libs$l"
 	done
 	for d in alpine fedora suse arch; do
@@ -162,7 +162,7 @@ test_boot() {
 		rootfs dash
 		mkdir -p "$root/usr/local/share/ca-certificates"
 		cp "$(command -v dash)" "$root/bin/dash"
-		for l in $(ldd "$root/bin/dash" | sed -n 's/.*[[:blank:]]\(\/[^ ]*\) (0x.*/\1/p'); do
+		for l in $(libraries "$root/bin/dash"); do
 			mkdir -p "$root${l%/*}" && cp -L "$l" "$root$l"
 		done
 		boots /bin/dash
