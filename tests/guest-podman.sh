@@ -7,7 +7,7 @@ busyboxroot() {
 	b=$(command -v busybox)
 	pl=$(command -v perl)
 	# shellcheck disable=SC2046  # a word each
-	cp -L --parents "$b" "$pl" $(ldd "$b" "$pl" 2>/dev/null | grep -o '/[^ :]*' | grep -vxF -e "$b" -e "$pl" | sort -u) "$1"
+	cp -L --parents "$b" "$pl" $({ libraries "$b"; libraries "$pl"; } | sort -u) "$1"
 }
 # a server that sends back what it gets, for busybox's nc knows no UDP. Without the
 # handler the first process of a container is deaf to TERM, and a stop takes 90 s.
@@ -26,22 +26,27 @@ podudp() {
 }
 podpings() { [ "$(curl -s -m 10 --unix-socket "$1" http://d/_ping)" = OK ]; }
 
+# podstarts TEMPLATE: an instance $vm of it, created and started
+podstarts() {
+	limit=600 t=$(date +%s)
+	lc create --tty=false --cpus 2 --memory 1 --name "$vm" "template:$1"
+	status 0
+	printf '# create: %d s\n' $(($(date +%s) - t))
+	limit=200 t=$(date +%s)
+	lc start --tty=false "$vm"
+	status 0
+	printf '# start: %d s\n' $(($(date +%s) - t))
+	errhas 'The optional requirement 1 of 1 is satisfied'
+}
+
 # poddocker: the same by the template docker and, where the host has a client of
 # docker, by that
 poddocker() {
 	vm=dock
 	dir=$LIMA_HOME/$vm
 	sock=$dir/sock/docker.sock
-	limit=600 t=$(date +%s)
-	lc create --tty=false --cpus 2 --memory 1 --name $vm template:docker
-	status 0
-	printf '# create: %d s\n' $(($(date +%s) - t))
-	limit=200 t=$(date +%s)
-	lc start --tty=false $vm
-	printf '# start: %d s\n' $(($(date +%s) - t))
-	status 0
+	podstarts docker
 	errhas "unix://$sock"
-	errhas 'The optional requirement 1 of 1 is satisfied'
 	if [ "$rc" = 0 ]; then
 		holds await 20 podpings "$sock"
 		mode "$sock" 600
@@ -88,16 +93,8 @@ test_podman() {
 	dir=$LIMA_HOME/$vm
 	busyboxroot "$T/bb"
 	echo 'from home' >"$HOME/page"
-	limit=600 t=$(date +%s)
-	lc create --tty=false --cpus 2 --memory 1 --name $vm template:podman
-	status 0
-	printf '# create: %d s\n' $(($(date +%s) - t))
-	limit=120 t=$(date +%s)
-	lc start --tty=false $vm
-	printf '# start: %d s\n' $(($(date +%s) - t))
-	status 0
+	podstarts podman
 	errhas "unix://$dir/sock/podman.sock"
-	errhas 'The optional requirement 1 of 1 is satisfied'
 	if [ "$rc" != 0 ]; then
 		ok 'template:podman starts'
 		lc delete -f $vm
