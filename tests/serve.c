@@ -236,7 +236,7 @@ until(const char *port, int answer)
 	char buf[64];
 
 	while ((get("tcp", "127.0.0.1", port, buf) == 0) != answer && nowms() - t0 < 10000)
-		nanosleep(&t, NULL);
+		nanosleep(&t, NULL);         /* nothing tells that a port of another process is open */
 	return nowms() - t0;
 }
 
