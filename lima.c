@@ -12165,8 +12165,12 @@ mountsaid(struct watch *w, short revents)
 	ssize_t n = read(w->fd, chunk, sizeof chunk);
 
 	(void)revents;
-	if (n > 0 && t->said.len + (size_t)n <= SAIDMAX)
+	if (n > 0)
 		bufadd(&t->said, chunk, (size_t)n);
+	if (t->said.len > SAIDMAX) {            /* the last words are what counts */
+		memmove(t->said.s, t->said.s + t->said.len - SAIDMAX, SAIDMAX + 1);
+		t->said.len = SAIDMAX;
+	}
 	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
 		mounthush(t);
 	if (!t->open && t->said.len && strstr(t->said.s, MOUNTED)) {
@@ -14080,10 +14084,12 @@ startcopy(const struct cthost *v)
 	int p[2];
 
 	info("Copying config from %s to %s", v->guest, v->host);
+	if (pipe2(p, O_CLOEXEC|O_NONBLOCK) < 0) {       /* it is tried again */
+		warn("pipe:");
+		return;
+	}
 	bufquote(&q, v->guest);
 	bufprintf(&b, "cat %s 2>/dev/null || sudo -n cat %s\n", q.s, q.s);
-	if (pipe2(p, O_CLOEXEC|O_NONBLOCK) < 0)
-		die("pipe:");
 	(void)fcntl(p[1], F_SETFL, 0);  /* ssh's end blocks */
 	watchadd(&check.w, p[0], POLLIN, copyread);
 	sshscript(&check.run, "sh", &b, p[1], copyended);
@@ -15261,6 +15267,18 @@ follow(const char *dir, int pidfd, bool tostop, long long limit)
 	return over ? FEXITED : gotsig ? FINTERRUPTED : FTIMEOUT;
 }
 
+/* The command line of a host agent. */
+static void
+agentargs(struct args *a, const struct inst *in)
+{
+	arg(a, "%s", selfpath());
+	argwords(a, "hostagent --pidfile");
+	arg(a, "%s/ha.pid", in->dir);
+	arg(a, "--socket");
+	arg(a, "%s/ha.sock", in->dir);
+	arg(a, "%s", in->name);
+}
+
 /* Start the agent of an instance, its output on the two logs; its pidfd. */
 static int
 launchagent(const struct inst *in)
@@ -15270,15 +15288,7 @@ launchagent(const struct inst *in)
 	pid_t pid;
 	int fd;
 
-	arg(&a, "%s", selfpath());
-	if (msg.min <= DEBUG)
-		arg(&a, "--debug");
-	arg(&a, "hostagent");
-	arg(&a, "--pidfile");
-	arg(&a, "%s/ha.pid", in->dir);
-	arg(&a, "--socket");
-	arg(&a, "%s/ha.sock", in->dir);
-	arg(&a, "%s", in->name);
+	agentargs(&a, in);
 	j.argv = a.v;
 	if ((pid = spawn(&j)) < 0)
 		die("run %s hostagent:", a.v[0]);
@@ -16568,16 +16578,16 @@ lockinstance(struct inst *in)
 static _Noreturn void
 foreground(const struct inst *in)
 {
-	char *argv[] = { keep("%s", selfpath()), keep("hostagent"), keep("--pidfile"), keep("%s/ha.pid", in->dir),
-	    keep("--socket"), keep("%s/ha.sock", in->dir), keep("%s", in->name), NULL };
+	struct args a = { 0 };
 
+	agentargs(&a, in);
 	followopen(in->dir, true, false);
 	if (!isatty(0) && (dup2(fol.evout, 1) < 0 || dup2(fol.logout, 2) < 0))
 		die("dup2:");
 	if (gotsig)
 		die("interrupted");
-	execv(argv[0], argv);
-	die("run %s:", argv[0]);
+	execv(*a.v, a.v);
+	die("run %s:", *a.v);
 }
 
 /* Check an edited text as that of the instance name; a disk does not shrink. */
@@ -18705,12 +18715,15 @@ cmddiskunlock(int argc, char *argv[])
 	struct disk d;
 	struct inst in;
 	const char *why;
-	int i;
+	int i, fd;
 
 	for (i = 0; i < argc; i++) {
-		if (!diskfind(&d, argv[i], &why))
+		if (!diskfind(&d, argv[i], &why)) {
 			warn("Ignoring non-existent disk %s", bq(argv[i]));
-		else if (!d.owner)
+			continue;
+		}
+		fd = disklock(&d, &why);        /* looks again at who has it */
+		if (!d.owner)
 			warn("Ignoring unlocked disk %s", bq(argv[i]));
 		else if (diskheld(d.owner) || (inspect(&in, strrchr(d.owner, '/') + 1) == 0 && in.errs.n))
 			warn("Cannot unlock disk %s used by instance %s, which runs or has errors", bq(argv[i]), bq(strrchr(d.owner, '/') + 1));
@@ -18718,6 +18731,7 @@ cmddiskunlock(int argc, char *argv[])
 			die("remove %s:", d.lock);
 		else
 			info("Unlocked disk %s (%s)", bq(argv[i]), bq(d.dir));
+		close(fd);
 	}
 	return 0;
 }
@@ -18992,9 +19006,9 @@ static struct watched *watchnow;        /* whose line followread() hands on */
 static void
 eventtext(struct buf *b, const struct ynode *st)
 {
-	static const struct { const char *type, *fmt; bool two; } fwd[] = {
-		{ "forwarding", "forwarding %s %s to %s", true }, { "not-forwarding", "not forwarding %s %s", false },
-		{ "stopping", "stopping forwarding %s %s", false }, { "failed", "failed to forward %s %s: %s", true },
+	static const struct { const char *type, *fmt; } fwd[] = {
+		{ "forwarding", "forwarding %s %s to %s" }, { "not-forwarding", "not forwarding %s %s" },
+		{ "stopping", "stopping forwarding %s %s" }, { "failed", "failed to forward %s %s: %s" },
 	};
 	const struct ynode *n, *e;
 	const char *f[4];
@@ -19007,14 +19021,8 @@ eventtext(struct buf *b, const struct ynode *st)
 		if (strcmp(f[0], "failed") == 0)
 			f[3] = (e = yget(n, "error")) && e->kind == Y_STR ? e->s : "";
 		for (i = 0; i < LEN(fwd); i++)
-			if (strcmp(fwd[i].type, f[0]) == 0) {
-				if (fwd[i].two && i == 0)
-					bufprintf(b, "forwarding %s %s to %s", f[1], f[2], f[3]);
-				else if (fwd[i].two)
-					bufprintf(b, "failed to forward %s %s: %s", f[1], f[2], f[3]);
-				else
-					bufprintf(b, "%s %s %s", i == 1 ? "not forwarding" : "stopping forwarding", f[1], f[2]);
-			}
+			if (strcmp(fwd[i].type, f[0]) == 0)
+				bufprintf(b, fwd[i].fmt, f[1], f[2], f[3]);
 	} else if ((n = yget(st, "cloudInitProgress"))) {
 		if ((e = yget(n, "completed")) && e->i)
 			bufputs(b, "cloud-init completed");
