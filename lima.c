@@ -4309,7 +4309,7 @@ eachmount(struct conf *c, const void *item, const char *at)
 		conferr(c, "field `%s.location` must be an absolute path, got %s", at, bq(m->location));
 	else if (stat(m->location, &st) < 0) {
 		if (errno != ENOENT)    /* start makes it */
-			conferr(c, "field `%s.location` refers to an inaccessible path: %s: %s", at, bq(m->location), strerror(errno));
+			conferr(c, "field `%s.location` refers to an inaccessible path: %s: %s", at, bq(m->location), errtext(errno));
 	} else if (!S_ISDIR(st.st_mode))
 		conferr(c, "field `%s.location` refers to a non-directory path: %s", at, bq(m->location));
 	for (k = 0; k < LEN(reserved) && strcmp(m->mountpoint, reserved[k]) != 0; k++)
@@ -4421,7 +4421,7 @@ eachprovision(struct conf *c, const void *item, const char *at)
 		if (*p->script)
 			conferr(c, "field `%s.script must be empty if playbook is set", at);
 		if (stat(p->playbook, &st) < 0)
-			conferr(c, "field `%s.playbook` refers to an inaccessible path: %s: stat %s: %s", at, bq(p->playbook), p->playbook, errno == ENOENT ? "no such file or directory" : strerror(errno));
+			conferr(c, "field `%s.playbook` refers to an inaccessible path: %s: stat %s: %s", at, bq(p->playbook), p->playbook, errtext(errno));
 	}
 	return true;
 }
@@ -6063,11 +6063,15 @@ xrun(struct x *x, struct ydoc *d, const char *expr, struct xlist *out)
 static const char *
 foreignyq(void)
 {
-	const char *yq = findprog("yq");
-	char *argv[] = { keep("%s", yq ? yq : ""), keep("--version"), NULL };
+	static const char *yq;
+	static bool asked;
 	struct buf b = { 0 };
 
-	if (yq && (runto(argv, NULL, &b, -1) != 0 || !b.s || !strstr(b.s, "mikefarah") || strstr(b.s, "lima-c")))
+	if (asked)
+		return yq;
+	asked = true;
+	if ((yq = findprog("yq")) && (runto((char *[]){ keep("%s", yq), keep("--version"), NULL }, NULL, &b, -1) != 0 ||
+	    !b.s || !strstr(b.s, "mikefarah") || strstr(b.s, "lima-c")))
 		yq = NULL;
 	buffree(&b);
 	return yq;
@@ -7765,11 +7769,11 @@ static const char *
 insidetext(const char *file)
 {
 	const char *mounts = "_default/mounts.yaml", *r, *name;
-	size_t i, len;
+	const unsigned char *p;
+	size_t len;
 
-	for (i = 0; i < LEN(embeds); i++)
-		if (startswith(embeds[i].name, "templates/") && strcmp(embeds[i].name + 10, file) == 0)
-			return (const char *)embedat(i, &len);
+	if ((p = embeddedmaybe(keep("templates/%s", file), &len)))
+		return (const char *)p;
 	if (!endswith(file, ".yaml"))
 		return NULL;
 	name = keep("%.*s", (int)strlen(file) - 5, file);
@@ -8356,7 +8360,7 @@ absolutefrom(const char *from)
 		return from;
 	if (!(cwd = realpath(".", NULL)))
 		die("the current directory:");
-	from = keep("/%s", cleanpath(keep("%s/%s", cwd, from)));
+	from = lexclean(keep("%s/%s", cwd, from));
 	free(cwd);
 	return from;
 }
@@ -9207,7 +9211,7 @@ guestenv(const struct conf *c)
 		if (*p.v[i].val || !endswith(p.v[i].key, "_proxy"))
 			p.v[n++] = p.v[i];
 	p.n = n;
-	qsort(p.v, p.n, sizeof *p.v, fieldcmp);
+	qsort(p.v, p.n, sizeof *p.v, paircmp);
 	return p;
 }
 
@@ -15498,7 +15502,6 @@ ready(const struct inst *in)
 #define COMPLETE  B(32)
 #define SCREENSHOT B(33)
 #define USERNET   B(34)
-#define GENERATE  B(35)         /* generate-doc, generate-jsonschema, debug dns */
 #define SFTP      B(36)
 #define RAW       B(62)         /* every word behind it is its own */
 #define NOFLAGS   B(63)         /* the global ones only */
@@ -19342,7 +19345,7 @@ yqforeign(const char *expr, char *argv[])
 
 	if (why && x.foreign && (prog = foreignyq())) {
 		execv(prog, argv);
-		yqdie("run %s: %s", prog, strerror(errno));
+		yqdie("run %s: %s", prog, errtext(errno));
 	}
 	if (why)
 		yqdie("%s", xwhy(&x));
@@ -19379,7 +19382,7 @@ cmdyq(int argc, char *argv[])
 	k = n && (strcmp(words[0], "eval") == 0 || strcmp(words[0], "e") == 0);
 	if (yq.file) {
 		if (readfile(yq.file, &b, 1 << 20) < 0)
-			yqdie("open %s: %s", yq.file, strerror(errno));
+			yqdie("open %s: %s", yq.file, errtext(errno));
 		expr = keep("%s", b.s);
 	} else if (k < n && (stat(words[k], &st) < 0 || !S_ISREG(st.st_mode)))
 		expr = words[k++];
@@ -19396,11 +19399,11 @@ cmdyq(int argc, char *argv[])
 			file = k < n ? words[k] : "-";
 			b.len = 0;
 			if ((strcmp(file, "-") == 0 ? readall(0, &b, YMAXTEXT) : readfile(file, &b, YMAXTEXT)) < 0)
-				yqdie("open %s: %s", file, strerror(errno));
+				yqdie("open %s: %s", file, errtext(errno));
 			yqtext(expr, file, b.s, b.len, &out, &results, &good);
 			if (yq.inplace) {
 				if (stat(file, &st) < 0 || writefile(file, out.s ? out.s : "", out.len, st.st_mode & 07777) < 0)
-					yqdie("write %s: %s", file, strerror(errno));
+					yqdie("write %s: %s", file, errtext(errno));
 				break;
 			}
 		}
