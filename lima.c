@@ -2819,32 +2819,46 @@ fillarch(const struct conf *c)
 	return host.arch;
 }
 
+/* What the host has is asked once, not for each of a thousand instances. */
 static const char *
 fillcpus(const struct conf *c)
 {
-	int n = hostcpus();
+	static const char *text;
+	int n;
 
 	(void)c;
-	return keep("%d", n < defcpus ? n : defcpus);
+	if (!text) {
+		n = hostcpus();
+		text = keep("%d", n < defcpus ? n : defcpus);
+	}
+	return text;
 }
 
 static const char *
 fillmemory(const struct conf *c)
 {
+	static const char *text;
 	struct sysinfo si;
 	long long half = defmemory;
 
 	(void)c;
-	if (sysinfo(&si) == 0)
-		half = (long long)((unsigned long long)si.totalram * si.mem_unit / 2);
-	return printsize(half < defmemory ? half : defmemory);
+	if (!text) {
+		if (sysinfo(&si) == 0)
+			half = (long long)((unsigned long long)si.totalram * si.mem_unit / 2);
+		text = printsize(half < defmemory ? half : defmemory);
+	}
+	return text;
 }
 
 static const char *
 filltimezone(const struct conf *c)
 {
+	static const char *text;
+
 	(void)c;
-	return hosttimezone();
+	if (!text)
+		text = hosttimezone();
+	return text;
 }
 
 /* Guest and host are of one mind where the home is; limactl before 2.1 and ours
