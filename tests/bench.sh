@@ -129,22 +129,18 @@ done
 
 # shell: the same login shell through the same master
 "$limactl" shell bench true
-many() { # file command...: ms of each of ten runs
+once() { # file command...: ms of a run
 	f=$1
 	shift
-	k=0
-	while [ "$k" -lt 10 ]; do
-		k=$((k + 1))
-		a=$(ms)
-		"$@" >/dev/null 2>&1 </dev/null
-		echo $(($(ms) - a)) >>"$f"
-	done
+	a=$(ms)
+	"$@" >/dev/null 2>&1 </dev/null
+	echo $(($(ms) - a)) >>"$f"
 }
 k=0
-while [ "$k" -lt 3 ]; do
+while [ "$k" -lt 30 ]; do
 	k=$((k + 1))
-	many "$tmp/shell" "$limactl" shell bench true
-	many "$tmp/ssh" ssh -F "$inst/ssh.config" lima-bench 'exec /bin/bash -l -c true'
+	once "$tmp/shell" "$limactl" shell bench true
+	once "$tmp/ssh" ssh -F "$inst/ssh.config" lima-bench 'exec /bin/bash -l -c true'
 done
 rss=$(awk '/VmRSS/ { print $2 }' "/proc/$(cat "$inst/ha.pid")/status")
 ctx() { awk '/^voluntary/ { print $2 }' "/proc/$(cat "$inst/ha.pid")/status"; }
@@ -197,7 +193,7 @@ rss1000=$(awk '/VmRSS/ { print $2 }' "/proc/$(cat "$inst/ha.pid")/status")
 "$limactl" shell bench pkill -x serve
 
 # What only reads files: us a run, of many runs at once, for one is too short to
-# time; with 20 and with 1,000 instances
+# time; an aim (us) for 1, 20, 100 and 1,000 instances each, - for none
 quick() { # command...
 	a=$(date +%s%N)
 	k=0
@@ -208,23 +204,25 @@ quick() { # command...
 	echo $((($(date +%s%N) - a) / 20000))
 }
 i=0
-for many in 20 1000; do
+for many in 1 20 100 1000; do
 	while [ "$i" -lt $((many - 1)) ]; do
 		i=$((i + 1))
 		mkdir "$LIMA_HOME/i$i"
 		cp "$inst/lima.yaml" "$inst/lima-version" "$LIMA_HOME/i$i/"
 	done
-	while IFS='|' read -r words aim20 aim1000; do
-		[ "$many" = 20 ] && aim=$aim20 || aim=$aim1000
+	while IFS='|' read -r words aims; do
+		case $many in 1) aim=${aims%% *} ;; 20) aim=${aims#* } ;; 100) aim=${aims#* * } ;; *) aim=${aims#* * * } ;; esac
+		aim=${aim%% *}
+		[ "$aim" != - ] || continue
 		# shellcheck disable=SC2086  # words
 		printf '%s|%s|%s\n' "$words, $many instances" "$(quick $words)" "$aim"
 	done <<-END
-		list|5000|30000
-		list --json|5000|30000
-		info|5000|30000
-		validate template:default|5000|30000
-		__complete shell i|10000|10000
-		__complete create template:|10000|10000
+		list|3000 5000 30000 30000
+		list --json|- 5000 - 30000
+		info|- 5000 - 30000
+		validate template:default|- 5000 - 30000
+		__complete shell i|- 10000 - 10000
+		__complete create template:|- 10000 - 10000
 	END
 done >"$tmp/quick"
 
