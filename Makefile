@@ -28,7 +28,8 @@ RUNNEEDS = cc:gcc qemu-system-$$(uname -m):qemu-system-$$(uname -m | sed 's/x86_
 	qemu-img:qemu-utils ssh:openssh-client curl:curl mmdebstrap:mmdebstrap newuidmap:uidmap \
 	mke2fs:e2fsprogs gzip:gzip xz:xz-utils musl-gcc:musl-tools
 TESTNEEDS = $(RUNNEEDS) isoinfo:genisoimage busybox:busybox shellcheck:shellcheck \
-	mandoc:mandoc script:bsdutils bzip2:bzip2 zstd:zstd jq:jq pgrep:procps socat:socat unshare:util-linux aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu ss:iproute2
+	mandoc:mandoc script:bsdutils bzip2:bzip2 zstd:zstd jq:jq pgrep:procps socat:socat unshare:util-linux rsync:rsync qemu-system-aarch64:qemu-system-arm \
+	swtpm:swtpm /usr/share/ovmf/OVMF.fd:ovmf aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu ss:iproute2
 
 all: limactl $(LINKS)
 
@@ -83,6 +84,7 @@ setup-bench: ; @set -- $(TESTNEEDS) socat:socat; $(SETUP)
 setup-test: ; @set -- $(TESTNEEDS); $(SETUP)
 SETUP = want=; for n; do command -v "$${n%%:*}" >/dev/null 2>&1 || \
 		[ -x "/usr/sbin/$${n%%:*}" ] || [ -x "/sbin/$${n%%:*}" ] || \
+		[ -f "$${n%%:*}" ] || \
 		want="$$want $${n\#*:}"; done; \
 	[ -e /usr/include/stdlib.h ] || want="$$want libc6-dev"; \
 	[ -n "$$want" ] || exit 0; \

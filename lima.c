@@ -15429,6 +15429,8 @@ runplaybooks(const struct inst *in)
 	for (i = 0; i < in->conf.provisions.n; i++) {
 		if (strcmp(p[i].mode, "ansible") != 0 || !p[i].playbook)
 			continue;
+		if (!findprog("ansible-playbook"))
+			die("ansible-playbook: not found in PATH; install ansible (the VM runs on)");
 		text = keep("lima:\n  hosts:\n    %s:\n      ansible_connection: ssh\n      ansible_host: %s\n"
 		    "      ansible_ssh_common_args: \"-F '%s/ssh.config'\"\n", in->name, guesthostname(in->name), in->dir);
 		if (writefile(inventory, text, strlen(text), 0644) < 0)
@@ -15443,8 +15445,6 @@ runplaybooks(const struct inst *in)
 		arg(&a, "%s", p[i].playbook);
 		info("Waiting for ansible playbook %s", bq(p[i].playbook));
 		st = runto(a.v, NULL, NULL, -1);
-		if (st == -1 && errno == ENOENT)
-			die("ansible-playbook: not found in PATH; install ansible (the VM runs on)");
 		if (st != 0)
 			die("ansible-playbook %s %s (the VM runs on)", p[i].playbook, ended(st));
 	}

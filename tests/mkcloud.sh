@@ -12,6 +12,11 @@ umask 022
 
 main() {
 	out=$1
+	# as guest/mkimage.sh does: in a chroot the kernel gives users no namespaces
+	if [ "$(id -u)" != 0 ] && [ "${LIMA_SUDO-}" = 1 ] && ! unshare -U true 2>/dev/null; then
+		sudo -n sh "$0" "$out" && sudo -n chown "$(id -u):$(id -g)" "$out"
+		return
+	fi
 	uri=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
 		sed -n 's/^\(http[^ ]*\) bookworm$/\1/p' | head -n 1)
 	work=$(mktemp -d "${out%/*}/.mkcloud.XXXXXX")
