@@ -62,6 +62,7 @@ static const long long requestwait = 3 * 1000;          /* a client of ha.sock t
 
 /* ---- bounds ---- */
 static const long long serialcap = 8 << 20;             /* serial.log is cut when it grows beyond, bytes */
+static const long long logcap = 64 << 20;                /* ha.*.log that grew beyond take no more of what a guest can cause, bytes */
 static const long long buildspace = 1LL << 30;          /* free bytes a built image needs in the cache */
 static const long long resumespace = 64 << 20;          /* free bytes with which a VM paused on a full disk goes on */
 static const int manywords = 200;                       /* lines of failed scripts that are passed on */

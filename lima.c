@@ -136,6 +136,7 @@ static struct {
 	bool mono;              /* no colours on a terminal */
 	long long t0;           /* start of the program, ms */
 	bool status;            /* a status line stands on the terminal */
+	long long cap;          /* a log on stderr that grew beyond takes errors alone; 0: any */
 } msg = { .min = INFO };
 
 /* Milliseconds of a clock that only goes forward. */
@@ -280,9 +281,10 @@ static void
 logline(enum level lv, const struct field *f, const char *text)
 {
 	struct buf b = { 0 };
+	struct stat st;
 	int e = errno;
 
-	if (lv < msg.min)
+	if (lv < msg.min || (msg.cap && lv < ERROR && fstat(2, &st) == 0 && st.st_size > msg.cap))
 		return;
 	if (msg.json)
 		logjson(&b, lv, text, f);
@@ -4422,6 +4424,8 @@ eachprovision(struct conf *c, const void *item, const char *at)
 			conferr(c, "field `%s.expression` must not be empty when mode is `yq`", at);
 		if (!octal(p->permissions))
 			conferr(c, "field `%s.permissions` must be an octal number: strconv.ParseInt: parsing \"%s\": invalid syntax", at, p->permissions);
+		if (checkline(c, p->path) || checkline(c, p->owner))
+			conferr(c, "fields `%s.path` and `owner` must not contain control characters", at);
 	} else {
 		if (!*p->script && !ansible)
 			conferr(c, "field `%s.script` must not be empty", at);
@@ -4606,6 +4610,18 @@ checkparam(const struct conf *c, const char *v)
 }
 
 static const char *
+checkhosts(const struct conf *c, const char *v)
+{
+	size_t i;
+
+	(void)v;
+	for (i = 0; i < c->hosts.n; i++)
+		if (checkline(c, c->hosts.v[i].key) || checkline(c, c->hosts.v[i].val))
+			return keep("field `hostResolver.hosts` must not contain control characters: %s", bq(c->hosts.v[i].key));
+	return NULL;
+}
+
+static const char *
 checktpm(const struct conf *c, const char *v)
 {
 	(void)v;
@@ -4726,6 +4742,7 @@ static const struct rule {
 	{ .path = "copyToHost",             .each = eachcopy },
 	{ .path = "dns",                    .check = checkdns },
 	{ .path = "networks",               .each = eachnetwork },
+	{ .path = "hostResolver.hosts",     .check = checkhosts },
 	{ .path = "param",                  .check = checkparam },
 	{ .path = "timezone",               .check = checkline },
 	{ .path = "user.name",              .check = checkusername },
@@ -7004,6 +7021,17 @@ cachefresh(const char *dir, const char *url, const char *digest)
 	return false;
 }
 
+/* What was verified of data is not so of what takes its place. */
+static void
+dropdigests(const char *dir)
+{
+	static const char *const algos[] = { "sha256", "sha384", "sha512" };
+	size_t i;
+
+	for (i = 0; i < LEN(algos); i++)
+		(void)unlink(keep("%s/%s.digest", dir, algos[i]));
+}
+
 /* The cached file of a URL, fetched when it is not there.  NULL when it cannot
  * be had (reported).  A digest is verified before the file gets its name, and
  * remembered, so that it costs nothing the next time. */
@@ -7046,7 +7074,7 @@ cached(const char *url, const char *digest, const char *what)
 			(void)unlink(d.part);   /* a resume would only complete the wrong file */
 		else if (syncfile(d.part) < 0)
 			warn("fsync %s:", d.part);
-		else if (rename(d.part, data) < 0)
+		else if (dropdigests(dir), rename(d.part, data) < 0)
 			warn("rename %s:", d.part);
 		else if (writefile(keep("%s/url", dir), url, strlen(url), 0644) == 0 &&
 		    writefile(keep("%s/time", dir), changed, strlen(changed), 0644) == 0 &&
@@ -7538,6 +7566,18 @@ legacynames(const char *dir, const char *disk, const char *base, const char *iso
 		die("link %s to basedisk:", iso);
 }
 
+/* The format of the disk, and its size.  Without a basedisk it is limactl's and may
+ * be raw: then its first bytes are the guest's, and must not name a file of ours. */
+static const char *
+diskformat(const char *dir, long long *size)
+{
+	const char *fmt = "qcow2", *why = imageformat(keep("%s/disk", dir), &fmt, size);
+
+	if (why && access(keep("%s/basedisk", dir), F_OK) < 0)
+		die("%s/disk has a qcow2 header that is refused, and its guest may have written it (hint: `qemu-img info` shows it)", dir);
+	return fmt;
+}
+
 /* Make what a start needs and is not there: basedisk or iso, disk, its size. */
 static void
 preparedisk(const struct conf *c, const char *dir)
@@ -7568,8 +7608,7 @@ preparedisk(const struct conf *c, const char *dir)
 		makedisk(dir, "basedisk", fmt, c->disk);
 		return;
 	}
-	/* our overlay names a backing file, so imageformat's refusal does not count here */
-	(void)imageformat(disk, &fmt, &size);
+	fmt = diskformat(dir, &size);
 	if (size == c->disk)
 		return;
 	if (size > c->disk)
@@ -11133,6 +11172,9 @@ fxserve(struct fx *s, const char *dir)
 	}
 	tzset();                        /* the last time a file outside can be read */
 	bufputs(&s->out, "");
+	/* a handle of another server, in a guest that was loaded from a snapshot, is none of ours */
+	if (getrandom(&s->serial, sizeof s->serial, 0) != sizeof s->serial)
+		die("getrandom:");
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		die("no_new_privs:");
 	if (!fxlandlock(s->root, s->readonly))
@@ -11504,7 +11546,7 @@ static void
 qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
 {
 	const struct arch *ar = archbyname(c->arch);
-	const char *why, *dir = c->dir, *fmt = "qcow2";
+	const char *why, *dir = c->dir, *fmt;
 	long long size;
 
 	qemuprogram(a, ar);
@@ -11515,8 +11557,7 @@ qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
 	arg(a, "-nodefaults");
 	arg(a, "-no-user-config");
 	qemuextras(a, c, ar);
-	/* limactl's own instances may have a raw disk */
-	(void)imageformat(keep("%s/disk", dir), &fmt, &size);
+	fmt = diskformat(dir, &size);
 	arg(a, "-drive");
 	arg(a, "file=%s,if=none,format=%s,discard=unmap,detect-zeroes=unmap,id=boot-disk",
 	    qemupath(keep("%s/disk", dir)), fmt);
@@ -13049,7 +13090,7 @@ fwdhost(struct fwd *f)
 
 	if (!e)
 		return true;
-	f->st = e == EADDRINUSE ? FTAKEN : FDENIED;
+	f->st = e == EADDRINUSE || e == EADDRNOTAVAIL ? FTAKEN : FDENIED;
 	if (f->st == FTAKEN)
 		timerset(&fw.retry, takenwait);
 	if (f->told)
@@ -13061,7 +13102,7 @@ fwdhost(struct fwd *f)
 		if (f->rule < fw.c->forwards.n)
 			snprintf(rule, sizeof rule, "portForwards[%zu]", f->rule);
 		warn("Not forwarding %s %s: %s on the host (%s): %s%s", protoname[f->udp][1], endtext(&f->guest), endtext(&f->host),
-		    rule, errtext(e), e == EADDRINUSE ? "; taken over when it is free" : "");
+		    rule, errtext(e), f->st == FTAKEN ? "; taken over when it is free" : "");
 	}
 	return false;
 }
@@ -13587,8 +13628,11 @@ static void
 emitwith(bool exiting, const char *forward)
 {
 	struct buf b = { 0 };
+	struct stat st;
 	char ts[64];
 
+	if (forward && fstat(1, &st) == 0 && st.st_size > logcap)
+		return;
 	timestamp(ts, sizeof ts, 9);
 	bufprintf(&b, "{\"time\":\"%s\",\"status\":{", ts);
 	if (exiting)
@@ -13624,6 +13668,8 @@ static void
 haerror(const char *text)
 {
 	error("%s", text);
+	if (ha.errors.len + strlen(text) > 16384)       /* each status has them all */
+		return;
 	if (ha.errors.len)
 		bufputc(&ha.errors, ',');
 	yjsonstr(&ha.errors, text, strlen(text));
@@ -14282,7 +14328,10 @@ power(void)
 	info("Shutting down QEMU with the power button");
 	mountssh(false, false);
 	ha.powerend = now() + powerwait;
-	press();
+	if (ha.full)                    /* a paused guest sees no button */
+		quit();
+	else
+		press();
 }
 
 static void
@@ -15318,8 +15367,9 @@ launchagent(const struct inst *in)
 
 /* Wait for the first event or the agent's end, so that its lock is held. */
 static void
-awaitagent(const char *dir, int pidfd)
+awaitagent(const char *dir, int pidfd, long long limit)
 {
+	long long end = now() + limit, left;
 	struct pollfd p[2];
 	struct stat st;
 	int in = inotify_init1(IN_CLOEXEC|IN_NONBLOCK);
@@ -15329,7 +15379,7 @@ awaitagent(const char *dir, int pidfd)
 	while (fstat(fol.ev, &st) == 0 && st.st_size == 0 && !gotsig) {
 		p[0] = (struct pollfd){ .fd = in, .events = POLLIN };
 		p[1] = (struct pollfd){ .fd = pidfd, .events = POLLIN };
-		if (poll(p, 2, -1) > 0 && p[1].revents)
+		if ((left = end - now()) <= 0 || (poll(p, 2, left < INT_MAX ? (int)left : -1) > 0 && p[1].revents))
 			break;
 		if (fstat(fol.ev, &st) == 0 && st.st_size == 0) {
 			char chunk[512];
@@ -15355,6 +15405,8 @@ showlogs(const char *dir)
 	showtail(keep("%s/ha.stderr.log", dir), 5, "| ");
 }
 
+static int lockinstance(struct inst *in);
+
 /* What a new QEMU needs; the instance's lock is held. */
 static void
 prepare(const struct inst *in)
@@ -15369,12 +15421,11 @@ static void
 startinstance(struct inst *in, long long limit)
 {
 	const char *hint = keep("(hint: see %s)", bq(keep("%s/ha.stderr.log", in->dir)));
-	int lock = lockfile(in->dir, O_RDONLY|O_DIRECTORY, keep("instance %s", in->name)), pidfd;
-	pid_t agent = lockholder(keep("%s/ha.pid", in->dir));
+	int lock = lockinstance(in), pidfd;
+	pid_t agent = in->agent;
 
-	if (lock < 0)
-		die("lock %s:", in->dir);
-	in->driver = lockholder(keep("%s/qemu.pid", in->dir));  /* we may have waited for the lock */
+	if (!in->loaded)
+		die("instance \"%s\" has configuration errors: %s", in->name, in->errs.v[0]);
 	if (agent < 0 || in->driver < 0)
 		die("the instance %s runs in another container that shares %s", bq(in->name), host.limahome);
 	if (agent) {
@@ -15391,7 +15442,7 @@ startinstance(struct inst *in, long long limit)
 		info("Starting the instance %s with internal VM driver `qemu`", bq(in->name));
 		followopen(in->dir, true, false);
 		pidfd = launchagent(in);
-		awaitagent(in->dir, pidfd);
+		awaitagent(in->dir, pidfd, limit);
 	}
 	close(lock);
 	switch (follow(in->dir, pidfd, false, limit)) {
@@ -16461,7 +16512,7 @@ createinstance(const char *name, const char *text)
 	prepareengine(&c, tmp);
 	if (gotsig)
 		die("interrupted");
-	if (syscall(SYS_renameat2, AT_FDCWD, tmp, AT_FDCWD, dir, 1 /* RENAME_NOREPLACE */) < 0) {
+	if (rename(tmp, dir) < 0) {             /* an instance is never an empty directory */
 		if (errno != EEXIST && errno != ENOTEMPTY)
 			die("rename %s to %s:", tmp, dir);
 		(void)rmtree(tmp);
@@ -16582,11 +16633,14 @@ static int
 lockinstance(struct inst *in)
 {
 	int lock = lockfile(in->dir, O_RDONLY|O_DIRECTORY, keep("instance %s", in->name));
+	struct stat a, b;
 
 	if (lock < 0 && gotsig)
 		die("interrupted");
 	if (lock < 0)
 		die("lock %s:", in->dir);
+	if (fstat(lock, &a) < 0 || stat(in->dir, &b) < 0 || a.st_ino != b.st_ino || a.st_dev != b.st_dev)
+		die("instance %s was deleted or renamed meanwhile", bq(in->name));
 	(void)inspect(in, in->name);
 	return lock;
 }
@@ -16692,7 +16746,9 @@ cmdstart(int argc, char *argv[])
 			return 0;
 		}
 		fol.port = 0;
-	} else if (!made && editinstance(&in))
+	} else if (!made && in.driver && editflags())
+		warn("The VM of %s runs: flags that change its configuration are not applied", bq(name));
+	else if (!made && editinstance(&in))
 		needinstance(&in, name);
 	userkey();
 	if (in.driver && !in.agent)
@@ -16817,7 +16873,7 @@ stopgraceful(struct inst *in)
 		lock = lockinstance(in);
 		followopen(in->dir, true, false);
 		pidfd = launchagent(in);
-		awaitagent(in->dir, pidfd);
+		awaitagent(in->dir, pidfd, powerwait);
 		close(lock);
 		if (!(agent = lockholder(keep("%s/ha.pid", in->dir)))) {
 			showlogs(in->dir);
@@ -16971,7 +17027,7 @@ dropunit(const char *name)
 static int
 cmddelete(int argc, char *argv[])
 {
-	const char *bad = NULL;
+	const char *bad = NULL, *tmp;
 	struct inst in;
 	int i, lock;
 
@@ -16979,6 +17035,7 @@ cmddelete(int argc, char *argv[])
 		const char *e = badname(argv[i]);
 		if (e)
 			die("%s", e);
+		sweep(argv[i]);
 		if (access(instdir(argv[i]), F_OK) < 0) {
 			warn("Ignoring non-existent instance %s", bq(argv[i]));
 			continue;
@@ -16995,7 +17052,9 @@ cmddelete(int argc, char *argv[])
 		if (!opt[FFORCE].b && (in.agent || in.driver))
 			die("failed to delete instance %s: expected status `Stopped`, got `%s`", bq(argv[i]), statename[in.state]);
 		stopforced(&in);
-		if (rmtree(in.dir) < 0)
+		/* a name that sweep() knows, for half of an instance is none */
+		tmp = keep("%s/.%s.tmp.%ld", host.limahome, argv[i], (long)getpid());
+		if (rename(in.dir, tmp) < 0 || rmtree(tmp) < 0)
 			die("remove %s:", in.dir);
 		close(lock);
 		if (dropunit(argv[i]))
@@ -18223,7 +18282,7 @@ cmdreset(int argc, char *argv[])
 			continue;
 		path = keep("%s/%s", in.dir, d->d_name);
 		info("Removing %s", bq(path));
-		if (unlink(path) < 0 && (errno != EISDIR || rmdir(path) < 0))
+		if (unlink(path) < 0 && (errno != EISDIR || (strcmp(d->d_name, "swtpm") == 0 ? rmtree(path) : rmdir(path)) < 0))
 			error("remove %s:", path);
 	}
 	if (dp)
@@ -18308,7 +18367,7 @@ newname(char *argv[], bool clone)
 	}
 	if (changed && clone && writefile(keep("%s/lima.yaml", tmp), text, strlen(text), 0644) < 0)
 		exit(1);
-	if (syscall(SYS_renameat2, AT_FDCWD, tmp, AT_FDCWD, instdir(new), 1 /* RENAME_NOREPLACE */) < 0)
+	if (rename(tmp, instdir(new)) < 0)
 		die("rename %s to %s:", tmp, instdir(new));
 	if (clone)
 		scratchdrop();
@@ -18431,7 +18490,13 @@ static void
 snapshotloaded(const struct inst *in)
 {
 	struct timespec ts;
+	pid_t pid;
+	size_t i;
 
+	/* what the guest's sshfs wait for and have open is of another time: anew */
+	for (i = 0; i < in->conf.mounts.n; i++)
+		if ((pid = lockholder(keep("%s/mnt.%zu.pid", in->dir, i))) > 0)
+			(void)kill(pid, SIGKILL);
 	reconnect(in);
 	clock_gettime(CLOCK_REALTIME, &ts);
 	if (guestquiet(in, keep("sudo -n date -s @%lld", (long long)ts.tv_sec)) != 0)
@@ -18542,7 +18607,7 @@ diskmake(const char *name)
 		die("disk name %s is invalid: %s", bq(name), bad);
 	if (diskfind(&d, name, &why))
 		die("disk %s already exists (%s)", bq(name), bq(d.dir));
-	if (mkdirs(top, 0700) < 0 || mkdir(tmp, 0700) < 0)
+	if (mkdirs(top, 0700) < 0 || rmtree(tmp) < 0 || mkdir(tmp, 0700) < 0)   /* a dead process may have left one */
 		die("create %s:", tmp);
 	scratchadd(tmp);
 	return tmp;
@@ -18712,7 +18777,7 @@ cmddiskdelete(int argc, char *argv[])
 			continue;
 		}
 		fd = disklock(&d, &why);
-		if (!opt[FFORCE].b && d.owner)
+		if (!opt[FFORCE].b && d.owner && diskheld(d.owner))
 			die("cannot delete disk %s in use by instance %s", bq(d.name), bq(strrchr(d.owner, '/') + 1));
 		if (!opt[FFORCE].b && *(users = diskusers(d.name))) {
 			warn("Skipping deleting disk %s, disk is referenced by one or more non-running instances: [%s]", bq(d.name), users);
@@ -19689,6 +19754,7 @@ cmdhostagent(int argc, char *argv[])
 	msg.tty = false;
 	if (msg.min > DEBUG)
 		msg.min = DEBUG;
+	msg.cap = logcap;
 	return agentmain(argv[0]);
 }
 

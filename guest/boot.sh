@@ -25,6 +25,7 @@ mnt=${LIMA_CIDATA_MNT:-/mnt/lima-cidata}
 status=0
 changed=
 restart_sshd=
+recalled=
 reports=
 provision_log=/var/log/lima-provision.log
 nl='
@@ -62,6 +63,9 @@ env_file() {
 		case $key in
 		"$line" | '' | [!A-Za-z_]* | *[!A-Za-z0-9_]*) continue ;;
 		PATH | IFS | PS4 | ENV | LD_*) continue ;;
+		# what a shell has for itself ends it, what this script has breaks it
+		UID | EUID | PPID | OPTIND | SHELLOPTS | BASH*) continue ;;
+		mnt | nl | status | changed | restart_sshd | reports | provision_log | locked | mount_run | cloud_*) continue ;;
 		esac
 		export "$key=${line#*=}"
 	done <"$1"
@@ -123,7 +127,7 @@ edit_line() {
 		printf '%s\n' "$3" >>"$1"
 		return
 	fi
-	cp -p "$1" "$1.lima~" && printf '%s' "$out" >"$1.lima~" &&
+	cp -a "$1" "$1.lima~" && printf '%s' "$out" >"$1.lima~" &&
 		mv -f "$1.lima~" "$1"
 }
 
@@ -548,7 +552,9 @@ serial_device() {
 
 # new_disk: a partition and a file system. What holds anything is left as it is.
 new_disk() {
-	[ -z "$(blkid "/dev/$dev")" ] || { why='it has something that is no file system'; return 1; }
+	# blkid says nothing of what it does not know, or takes for two things
+	[ -z "$(blkid "/dev/$dev")$(dd if="/dev/$dev" bs=1M count=1 2>/dev/null | tr -d '\0' | head -c 1)" ] ||
+		{ why='it has something that is no file system'; return 1; }
 	log "formatting the additional disk $name ($fs)"
 	part=$dev
 	if command -v sfdisk >/dev/null && echo ';' | sfdisk -q --label gpt "/dev/$dev"; then
@@ -576,10 +582,11 @@ use_disk() {
 	part=${dev}1
 	[ -b "/dev/$part" ] || part=$dev
 	have=$(blkid -s TYPE -o value "/dev/$part")
+	case $have in *' TYPE="'*) have=${have##* TYPE=\"} have=${have%%\"*} ;; esac   # busybox knows no options
 	[ -n "$have" ] || [ "$format" = true ] || return 0
 	[ -n "$have" ] || { new_disk && have=$fs; } || return
 	if [ "$have" = swap ]; then
-		swapon "/dev/$part" || { why='swapon fails'; return 1; }
+		grep -q "^/dev/$part " /proc/swaps || swapon "/dev/$part" || { why='swapon fails'; return 1; }
 		return
 	fi
 	mkdir -p "/mnt/lima-$name" && mount "/dev/$part" "/mnt/lima-$name" || { why='mount fails'; return 1; }
@@ -1213,8 +1220,8 @@ recall_cloud_init() {
 		/etc/systemd/system/multi-user.target.wants/lima-boot.service \
 		/etc/systemd/system/ssh.service.d/lima.conf /etc/systemd/system/sshd.service.d/lima.conf \
 		/etc/systemd/system/ssh.socket.d/lima.conf
-	systemctl start --no-block cloud-init-local.service cloud-init.service cloud-config.service cloud-final.service ||
-		fail 'cannot start cloud-init again'
+	systemctl start --no-block cloud-init-local.service cloud-init.service cloud-config.service cloud-final.service &&
+		recalled=1 || fail 'cannot start cloud-init again'
 }
 
 # "boot.sh ready", after sshd has begun to listen: say so to the host.
@@ -1253,7 +1260,8 @@ late() {
 early
 recall_cloud_init
 if [ -n "${LIMA_BOOT_FORK-}" ]; then
-	late &
+	# a cloud-init that was called runs this script too: not all of it twice at once
+	[ -n "$recalled" ] || late &
 	exit 0
 fi
 late

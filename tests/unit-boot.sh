@@ -77,7 +77,7 @@ test_boot() {
 	plan "$goodboot"
 	mk dev '{images: [{location: /etc/profile}], disk: 1M, upgradePackages: true, containerd: {user: false, system: false}, mounts: [],
 		user: {name: foo, uid: 1000, comment: "Foo Bär"}, dns: [10.0.0.1], hostResolver: {enabled: false},
-		caCerts: {certs: ["-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"]}, env: {COLOR: "a b$c"},
+		caCerts: {certs: ["-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"]}, env: {COLOR: "a b$c", OPTIND: abc, UID: "7", mnt: /nowhere},
 		provision: [{mode: system, script: "#!/bin/sh\necho system $COLOR $(id -u) >>/root/ran\n"},
 		{mode: data, path: /etc/conf/x, content: "one\ntwo\n", permissions: "640"},
 		{mode: dependency, script: "#!/bin/sh\necho dep >>/root/ran\n"}]}'

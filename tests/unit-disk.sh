@@ -106,6 +106,9 @@ test_disk() {
 	status 0
 	fails test -L "$d/data/in_use_by"
 	ln -s "$LIMA_HOME/two" "$d/data/in_use_by"
+	lc disk delete data
+	status 0
+	logged warning "Skipping deleting disk \`data\`, disk is referenced by one or more non-running instances: [\`dev\`, \`two\`]"
 	lc disk unlock data plain nope
 	logged info "Unlocked disk \`data\` (\`$d/data\`)"
 	logged warning 'Ignoring unlocked disk `plain`'

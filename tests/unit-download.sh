@@ -58,6 +58,21 @@ test_download() {
 	logged info 'Failed to retrieve last-modified for cached digest-less image; using cached image.'
 	lc delete one
 	ok 'no digest, a server that does not answer: the cache serves'
+	cp "$HOME/d.img" "$www/d.img"
+	old=sha256:$(sha256sum "$www/d.img" | cut -d ' ' -f 1)
+	rm -rf "$(dir "$url/d.img")"
+	get "$url/d.img" "$old"
+	status 0
+	lc delete one
+	head -c 300000 /dev/urandom >"$www/d.img"
+	get "$url/d.img"
+	status 0
+	lc delete one
+	get "$url/d.img" "$old"
+	status 1
+	errhas "got"
+	fails test -e "$LIMA_HOME/one"
+	ok 'a digest of what the cache held before does not speak for what it holds now'
 	rm -f "$www/d.img.time"
 	mv "$HOME/d.img" "$www/d.img"
 	digest=sha256:$(sha256sum "$www/d.img" | cut -d ' ' -f 1)

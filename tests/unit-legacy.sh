@@ -63,6 +63,16 @@ old Stopped'
 		lc delete "$1"
 		status 0
 	done
+	# what a guest wrote at the start of its raw disk must not become a header that QEMU obeys
+	legacy evil v2.2.0
+	echo secret >"$T/secret"
+	qemu-img create -q -f qcow2 -F raw -b "$T/secret" "$LIMA_HOME/evil/disk" 8M
+	rm -f "$fakes"/argv.*
+	lc start evil
+	fatalhas "its guest may have written it"
+	fails test -e "$fakes/argv.$qemu"
+	ok "a raw disk that became a qcow2 with a backing file is refused"
+	lc delete evil
 	mk own '{images: [{location: /etc/profile}], disk: 1M}'
 	lc start own
 	lc stop own
