@@ -1174,9 +1174,9 @@ ended(int st)
 	    keep("exited with status %d", WEXITSTATUS(st));
 }
 
-/* Run argv to its end with its output on ours; out: collect stdout there (at
- * most 1 MiB).  err: a descriptor for stderr, or -1.  The wait status; -1 with
- * errno when it could not be run. */
+/* Run argv to its end without stdin.  out: gets its stdout, at most 1 MiB; NULL:
+ * nobody does.  err: a descriptor for stderr, -1: ours, NOFD.  The wait status;
+ * -1 with errno when it could not be run. */
 static int
 runto(char *const argv[], const char *dir, struct buf *out, int err)
 {
@@ -17640,7 +17640,6 @@ haversync(const struct place *w, int n, bool *guests)
 		return false;
 	for (i = 0; i < n && *guests; i++) {
 		struct args a = { 0 };
-		struct buf out = { 0 };
 		for (k = 0; k < i && w[k].in != w[i].in; k++)
 			;
 		if (!w[i].in || k < i)
@@ -17649,9 +17648,8 @@ haversync(const struct place *w, int n, bool *guests)
 		sshconfigargs(&a, w[i].in);
 		arg(&a, "%s", guesthostname(w[i].in->name));
 		arg(&a, "command -v rsync");
-		st = runto(a.v, NULL, &out, NOFD);
+		st = runto(a.v, NULL, NULL, NOFD);
 		*guests = st == 0;
-		buffree(&out);
 		argsfree(&a);
 	}
 	return *guests;
@@ -17777,7 +17775,6 @@ reconnect(const struct inst *in)
 	const char *sock = keep("%s/ssh.sock", in->dir);
 	struct pollfd p = { .events = POLLIN };
 	struct args a = { 0 };
-	struct buf out = { 0 };
 	pid_t master;
 
 	if (access(sock, F_OK) < 0)
@@ -17795,12 +17792,11 @@ reconnect(const struct inst *in)
 	arg(&a, "-O");
 	arg(&a, "exit");
 	arg(&a, "%s", guesthostname(in->name));
-	if (runto(a.v, NULL, &out, NOFD) != 0)
+	if (runto(a.v, NULL, NULL, NOFD) != 0)
 		warn("The ssh session of %s did not end", bq(in->name));
 	if (p.fd >= 0)
 		(void)poll(&p, 1, 5000);
 	close(p.fd);
-	buffree(&out);
 	argsfree(&a);
 }
 
@@ -17809,7 +17805,6 @@ static int
 guestquiet(const struct inst *in, const char *words)
 {
 	struct args a = { 0 };
-	struct buf out = { 0 };
 	int st;
 
 	sshprogram(&a);
@@ -17818,8 +17813,7 @@ guestquiet(const struct inst *in, const char *words)
 	arg(&a, "LogLevel=ERROR");
 	arg(&a, "%s", guesthostname(in->name));
 	arg(&a, "%s", words);
-	st = runto(a.v, NULL, &out, -1);
-	buffree(&out);
+	st = runto(a.v, NULL, NULL, -1);
 	argsfree(&a);
 	return st;
 }
