@@ -17623,6 +17623,25 @@ sshconfigargs(struct args *a, const struct inst *in)
 	arg(a, awaitmaster(in) ? "ControlMaster=no" : "ControlPath=none");
 }
 
+/* Run a command in the guest, nothing shown but, with err -1, its errors;
+ * the wait status. */
+static int
+guestquiet(const struct inst *in, const char *words, int err)
+{
+	struct args a = { 0 };
+	int st;
+
+	sshprogram(&a);
+	sshconfigargs(&a, in);
+	arg(&a, "-o");
+	arg(&a, "LogLevel=ERROR");
+	arg(&a, "%s", guesthostname(in->name));
+	arg(&a, "%s", words);
+	st = runto(a.v, NULL, NULL, err);
+	argsfree(&a);
+	return st;
+}
+
 /* What copy is given: a path, of the host or (in) of an instance. */
 struct place {
 	const struct inst *in;
@@ -17633,24 +17652,16 @@ struct place {
 static bool
 haversync(const struct place *w, int n, bool *guests)
 {
-	int i, k, st;
+	int i, k;
 
 	*guests = true;
 	if (!findprog("rsync"))
 		return false;
 	for (i = 0; i < n && *guests; i++) {
-		struct args a = { 0 };
 		for (k = 0; k < i && w[k].in != w[i].in; k++)
 			;
-		if (!w[i].in || k < i)
-			continue;
-		sshprogram(&a);
-		sshconfigargs(&a, w[i].in);
-		arg(&a, "%s", guesthostname(w[i].in->name));
-		arg(&a, "command -v rsync");
-		st = runto(a.v, NULL, NULL, NOFD);
-		*guests = st == 0;
-		argsfree(&a);
+		if (w[i].in && k == i)
+			*guests = guestquiet(w[i].in, "command -v rsync", NOFD) == 0;
 	}
 	return *guests;
 }
@@ -17800,24 +17811,6 @@ reconnect(const struct inst *in)
 	argsfree(&a);
 }
 
-/* Run a command in the guest, nothing shown; its wait status. */
-static int
-guestquiet(const struct inst *in, const char *words)
-{
-	struct args a = { 0 };
-	int st;
-
-	sshprogram(&a);
-	sshconfigargs(&a, in);
-	arg(&a, "-o");
-	arg(&a, "LogLevel=ERROR");
-	arg(&a, "%s", guesthostname(in->name));
-	arg(&a, "%s", words);
-	st = runto(a.v, NULL, NULL, -1);
-	argsfree(&a);
-	return st;
-}
-
 /* --sync: what is copied where. */
 struct sync {
 	const struct inst *in;
@@ -17907,7 +17900,7 @@ syncto(const struct inst *in)
 		die("rsync not available on guest(s)");
 	s.guest = keep("%s%s", in->conf.home, s.host);
 	info("Syncing host current directory(%s) to guest instance...", s.host);
-	if (guestquiet(in, guestwords("mkdir -p -- ", s.guest)) != 0)
+	if (guestquiet(in, guestwords("mkdir -p -- ", s.guest), -1) != 0)
 		die("cannot make the directory %s in the guest", bq(s.guest));
 	if (syncrun(&s, false, NULL, NULL) != 0)
 		die("failed to sync %s to the guest", bq(s.host));
@@ -17928,7 +17921,7 @@ static void
 syncend(const struct sync *s)
 {
 	syncback(s);
-	if (guestquiet(s->in, guestwords("rm -rf -- ", s->guest)) != 0)
+	if (guestquiet(s->in, guestwords("rm -rf -- ", s->guest), -1) != 0)
 		warn("cannot remove %s in the guest", bq(s->guest));
 }
 
@@ -18493,7 +18486,7 @@ snapshotloaded(const struct inst *in)
 			(void)kill(pid, SIGKILL);
 	reconnect(in);
 	clock_gettime(CLOCK_REALTIME, &ts);
-	if (guestquiet(in, keep("sudo -n date -s @%lld", (long long)ts.tv_sec)) != 0)
+	if (guestquiet(in, keep("sudo -n date -s @%lld", (long long)ts.tv_sec), -1) != 0)
 		warn("The clock of the instance %s could not be set (try `limactl restart %s`)", bq(in->name), in->name);
 }
 
