@@ -1200,6 +1200,16 @@ runto(char *const argv[], const char *dir, struct buf *out, int err)
 	return pid < 0 ? -1 : waitchild(pid);
 }
 
+/* Run argv to its end where we run: our stdin, stdout and stderr.  As runto(). */
+static int
+runhere(char *const argv[])
+{
+	struct job j = { .argv = argv, .fd = { -1, -1, -1 } };
+	pid_t pid = spawn(&j);
+
+	return pid < 0 ? -1 : waitchild(pid);
+}
+
 /* Run a program whose failure ends the command; its stderr is the reason. */
 static void
 runordie(char *const argv[], const char *dir, const char *package)
@@ -16285,7 +16295,7 @@ edited(const char *text)
 	if (writeall(fd, head.s, head.len) < 0 || writeall(fd, text, strlen(text)) < 0)
 		die("write %s:", path);
 	close(fd);
-	st = runto((char *[]){ keep("%s", prog), path, NULL }, NULL, NULL, -1);
+	st = runhere((char *[]){ keep("%s", prog), path, NULL });
 	b.len = 0;
 	if (st == 0 && readfile(path, &b, 4 << 20) < 0)
 		st = -1;
@@ -17979,11 +17989,8 @@ cmdshell(int argc, char *argv[])
 	arg(&a, "%s", shellscript(&in, sy.guest, argc, argv));
 	if (!sy.in)
 		become(&a, "openssh-client");
-	struct job j = { .argv = a.v, .fd = { -1, -1, -1 } };
-	pid_t pid = spawn(&j);
-	if (pid < 0)
+	if ((st = runhere(a.v)) == -1)
 		die("%s: cannot be run; install openssh-client:", a.v[0]);
-	st = waitchild(pid);
 	argsfree(&a);
 	if (st == 0)
 		syncend(&sy);
@@ -18077,9 +18084,7 @@ cmdcopy(int argc, char *argv[])
 	const struct inst *only = NULL;
 	bool verbose = opt[FVERBOSE].b || opt[FDEBUG].b, rsync = strcmp(backend, "rsync") == 0, guests;
 	struct args a = { 0 };
-	struct job j = { .fd = { -1, -1, -1 } };
 	int i, remote, several, st;
-	pid_t pid;
 
 	if (!rsync && strcmp(backend, "scp") != 0 && strcmp(backend, "auto") != 0)
 		die("invalid backend %s, must be one of: scp, rsync, auto", bq(backend));
@@ -18101,12 +18106,10 @@ cmdcopy(int argc, char *argv[])
 		copyscp(&a, w, argc, only, several > 1 ? config = joinedconfig(w, argc) : NULL, verbose);
 	if (!config)
 		become(&a, rsync ? "rsync" : "openssh-client");
-	j.argv = a.v;
-	pid = spawn(&j);
-	st = pid < 0 ? 255 << 8 : waitchild(pid);
+	st = runhere(a.v);
 	(void)unlink(config);
 	argsfree(&a);
-	return WIFEXITED(st) ? WEXITSTATUS(st) : 255;
+	return st != -1 && WIFEXITED(st) ? WEXITSTATUS(st) : 255;
 }
 
 /* A SOCKS proxy in the background: an ssh with a connection of its own, which

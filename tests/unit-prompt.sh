@@ -62,6 +62,7 @@ test_prompt() {
 	cat >"$HOME/ed" <<-'END'
 		#!/bin/sh
 		cp "$1" seen
+		[ -t 0 ] && [ -t 1 ] && echo '# the terminal is ours' >>seen
 		case $DO in
 		add) echo 'cpus: 3' >>"$1";;
 		empty) : >"$1";;
@@ -77,6 +78,7 @@ test_prompt() {
 	typed '\016\n' Exit create --name b --memory=2 t.yaml
 	status 0
 	filehas seen '# Change what is below'
+	filehas seen '# the terminal is ours'
 	filehas seen '# memory: 1GiB'
 	filehas seen 'memory: 2GiB'
 	filehas "$LIMA_HOME/b/lima.yaml" 'cpus: 3'
