@@ -13712,6 +13712,17 @@ sshjob(enum kid k, struct args *a)
 	argsfree(a);
 }
 
+/* The words of such an ssh: options, separated by one blank each, and the guest. */
+static void
+sshargs(struct args *a, const char *options)
+{
+	arg(a, "ssh");
+	arg(a, "-F");
+	arg(a, "%s", ha.sshconfig);
+	argwords(a, options);
+	arg(a, "%s", ha.hostname);
+}
+
 static void
 startmaster(void)
 {
@@ -13732,32 +13743,15 @@ startmaster(void)
 		}
 		/* a user's ssh was quicker than we: it keeps its sessions, we take over */
 		if (!procruns(&ha.kids[KSIDE])) {
-			arg(&a, "ssh");
-			arg(&a, "-F");
-			arg(&a, "%s", ha.sshconfig);
-			arg(&a, "-O");
-			arg(&a, "stop");
-			arg(&a, "%s", ha.hostname);
+			sshargs(&a, "-O stop");
 			sshjob(KSIDE, &a);
 		}
 		return;
 	}
 	(void)unlink(ha.sshsock);
-	arg(&a, "ssh");
-	arg(&a, "-F");
-	arg(&a, "%s", ha.sshconfig);
-	arg(&a, "-o");
-	arg(&a, "ControlMaster=yes");
-	arg(&a, "-o");
-	arg(&a, "ControlPersist=no");
-	arg(&a, "-o");
-	arg(&a, "LogLevel=ERROR");      /* or it logs each connection that a guest refuses */
-	arg(&a, "-o");
-	arg(&a, "ConnectTimeout=30");
-	arg(&a, "-o");
-	arg(&a, "SendEnv=COLORTERM");   /* or the master drops what a session sends */
-	arg(&a, "-N");
-	arg(&a, "%s", ha.hostname);
+	/* LogLevel, or it logs each connection that a guest refuses; SendEnv, or it
+	 * drops what a session sends */
+	sshargs(&a, "-o ControlMaster=yes -o ControlPersist=no -o LogLevel=ERROR -o ConnectTimeout=30 -o SendEnv=COLORTERM -N");
 	sshjob(KMASTER, &a);
 }
 
@@ -13770,13 +13764,7 @@ startwaiter(void)
 
 	if (procruns(&ha.kids[KWAITER]))
 		return;
-	arg(&a, "ssh");
-	arg(&a, "-F");
-	arg(&a, "%s", ha.sshconfig);
-	arg(&a, "-o");
-	arg(&a, "ControlMaster=no");
-	arg(&a, "-n");
-	arg(&a, "%s", ha.hostname);
+	sshargs(&a, "-o ControlMaster=no -n");
 	/* sh -c, for the login shell may be fish or csh */
 	arg(&a, "sh -c '{ sh -c \"echo \\$\\$; exec tail -n +1 -F /run/lima-boot-done 2>/dev/null\" | "
 	    "{ read -r pid; read -r iid; kill \"$pid\"; test -n \"$iid\"; }; }'");
@@ -13793,12 +13781,7 @@ sshscript(struct proc *p, const char *shell, const struct buf *script, int out, 
 
 	if ((j.fd[0] = memfd_create("script", MFD_CLOEXEC)) >= 0 && writeall(j.fd[0], script->s, script->len) == 0 &&
 	    lseek(j.fd[0], 0, SEEK_SET) == 0) {
-		arg(&a, "ssh");
-		arg(&a, "-F");
-		arg(&a, "%s", ha.sshconfig);
-		arg(&a, "-o");
-		arg(&a, "ControlMaster=no");
-		arg(&a, "%s", ha.hostname);
+		sshargs(&a, "-o ControlMaster=no");
 		arg(&a, "%s", shell);
 		j.argv = a.v;
 		if (procstart(p, &j, over) < 0)
