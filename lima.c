@@ -11798,6 +11798,16 @@ watchdel(struct watch *w)
 			loop.slot[i] = NULL;
 }
 
+/* Forget a watch and close its descriptor, if there is one. */
+static void
+watchclose(struct watch *w)
+{
+	watchdel(w);
+	if (w->fd >= 0)
+		close(w->fd);
+	w->fd = -1;
+}
+
 /* Call t->due in ms from now, once; again sets it anew. */
 static void
 timerset(struct timer *t, long long ms)
@@ -11842,9 +11852,7 @@ procready(struct watch *w, short revents)
 		;
 	if (*q)
 		*q = p->next;
-	watchdel(w);
-	close(w->fd);
-	w->fd = -1;
+	watchclose(w);
 	p->pid = 0;
 	p->ended(p, st);
 }
@@ -12164,16 +12172,6 @@ mountinner(const struct mnt *t)
 	return false;
 }
 
-static void
-mounthush(struct mnt *t)
-{
-	if (t->words.fd < 0)
-		return;
-	watchdel(&t->words);
-	close(t->words.fd);
-	t->words.fd = -1;
-}
-
 /* Start both ends; of two that run although one should have followed the other,
  * make an end first.  Does nothing while it cannot be mounted. */
 static void
@@ -12204,7 +12202,7 @@ mountlink(struct timer *tm)
 	if (e[0] < 0 || procstart(&t->proc, &server, mountleft) < 0 || procstart(&t->ssh, &ssh, mountleft) < 0) {
 		warn("serve the mount %s through ssh:", t->m->location);
 		if (!procruns(&t->proc))        /* else its end follows */
-			mounthush(t);
+			watchclose(&t->words);
 		timerset(tm, t->pause = retrylast);
 	}
 	for (i = 0; i < 2; i++)
@@ -12241,7 +12239,7 @@ mountsaid(struct watch *w, short revents)
 		t->said.len = SAIDMAX;
 	}
 	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-		mounthush(t);
+		watchclose(w);
 	if (!t->open && t->said.len && strstr(t->said.s, MOUNTED)) {
 		t->open = true;
 		t->said.len = 0;        /* what comes now is about its end */
@@ -12268,7 +12266,7 @@ mountleft(struct proc *p, int st)
 	}
 	if (t->words.fd >= 0)
 		mountsaid(&t->words, 0);
-	mounthush(t);                   /* a child of ssh's may hold it */
+	watchclose(&t->words);          /* a child of ssh's may hold it */
 	/* the first time in a row, and when the reason is another */
 	if (mnts.up && !t->dropped && (!t->pause || t->status != t->told)) {
 		t->told = t->status;
@@ -12534,10 +12532,7 @@ gaanswers(void)
 static void
 gaclose(void)
 {
-	watchdel(&ga.w);
-	if (ga.w.fd >= 0)
-		close(ga.w.fd);
-	ga.w.fd = -1;
+	watchclose(&ga.w);
 	ga.n = 0;
 	ga.up = false;
 }
@@ -13170,10 +13165,7 @@ muxclose(void)
 {
 	struct fwd *f;
 
-	watchdel(&fw.mux);
-	if (fw.mux.fd >= 0)
-		close(fw.mux.fd);
-	fw.mux.fd = -1;
+	watchclose(&fw.mux);
 	fw.greeted = fw.guestready = false;
 	buffree(&fw.in);
 	buffree(&fw.out);
@@ -14076,16 +14068,6 @@ startprobe(const struct probe *v)
 }
 
 static void
-copyclose(void)
-{
-	if (check.w.fd < 0)
-		return;
-	watchdel(&check.w);
-	close(check.w.fd);
-	check.w.fd = -1;
-}
-
-static void
 copyread(struct watch *w, short revents)
 {
 	char chunk[65536];
@@ -14095,7 +14077,7 @@ copyread(struct watch *w, short revents)
 	while ((n = read(w->fd, chunk, sizeof chunk)) > 0 && check.out.len <= (size_t)copymax)
 		bufadd(&check.out, chunk, (size_t)n);
 	if (n >= 0 || (errno != EAGAIN && errno != EINTR))
-		copyclose();
+		watchclose(w);
 }
 
 /* Not below the agent's umask, which is for sockets. */
@@ -14118,7 +14100,7 @@ copyended(struct proc *p, int st)
 	(void)p;
 	if (check.w.fd >= 0)
 		copyread(&check.w, 0);
-	copyclose();                    /* a grandchild of ssh may hold it */
+	watchclose(&check.w);           /* a grandchild of ssh may hold it */
 	if (ha.st == ACHECK) {
 		if (check.out.len > (size_t)copymax)
 			why = keep("it is larger than %s", printsize(copymax));
@@ -14152,7 +14134,7 @@ startcopy(const struct cthost *v)
 	sshscript(&check.run, "sh", &b, p[1], copyended);
 	close(p[1]);
 	if (!procruns(&check.run))
-		copyclose();
+		watchclose(&check.w);
 	buffree(&b);
 	buffree(&q);
 }
@@ -14831,10 +14813,8 @@ answer(struct client *cl)
 static void
 dropclient(struct client *cl)
 {
-	watchdel(&cl->w);
+	watchclose(&cl->w);
 	timeroff(&cl->late);
-	close(cl->w.fd);
-	cl->w.fd = -1;
 }
 
 static void
