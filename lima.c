@@ -17325,34 +17325,12 @@ envblock(struct args *a)
 		envpatterns(a, s + (*s == '+'), var);
 }
 
-/* Does name[0..n) match a pattern as a whole?  The last * takes up the slack. */
 static bool
-envmatch(const char *pat, const char *name, size_t n)
-{
-	const char *star = NULL;
-	size_t at = 0, from = 0;
-
-	while (at < n)
-		if (*pat == '*') {
-			star = ++pat;
-			from = at;
-		} else if (*pat == name[at]) {
-			pat++;
-			at++;
-		} else if (star) {
-			pat = star;
-			at = ++from;
-		} else
-			return false;
-	return pat[strspn(pat, "*")] == '\0';
-}
-
-static bool
-envlisted(const struct args *a, const char *name, size_t n)
+envlisted(const struct args *a, const char *name)
 {
 	size_t i;
 
-	for (i = 0; i < a->n && !envmatch(a->v[i], name, n); i++)
+	for (i = 0; i < a->n && !xglob(a->v[i], name); i++)
 		;
 	return i < a->n;
 }
@@ -17362,20 +17340,21 @@ static void
 hostenv(struct buf *b)
 {
 	struct args block = { 0 }, allow = { 0 };
-	const char *list = getenv("LIMA_SHELLENV_ALLOW"), *eq;
+	const char *list = getenv("LIMA_SHELLENV_ALLOW"), *eq, *name;
 	bool any = false;
 	char **e;
-	size_t n;
 
 	envblock(&block);
 	envpatterns(&allow, list ? list : "", "LIMA_SHELLENV_ALLOW");
 	for (e = environ; *e; e++) {
 		/* a name that is none, as of an exported function, is nothing for env(1) */
-		if (!(eq = strchr(*e, '=')) || (n = (size_t)(eq - *e)) == 0 ||
-		    strspn(*e, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") != n ||
-		    (envlisted(&block, *e, n) && !envlisted(&allow, *e, n)))
+		if (!(eq = strchr(*e, '=')) || eq == *e ||
+		    *e + strspn(*e, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") != eq)
 			continue;
-		bufprintf(b, "%s%.*s=", any ? "" : "env ", (int)n, *e);
+		name = keep("%.*s", (int)(eq - *e), *e);
+		if (envlisted(&block, name) && !envlisted(&allow, name))
+			continue;
+		bufprintf(b, "%s%s=", any ? "" : "env ", name);
 		bufquote(b, eq + 1);
 		bufputc(b, ' ');
 		any = true;
