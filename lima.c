@@ -443,6 +443,17 @@ keep(const char *fmt, ...)
 	return s;
 }
 
+/* The text of a buffer, "" of an empty one, for the life of the command; the
+ * buffer is freed. */
+static char *
+bufkeep(struct buf *b)
+{
+	char *s = ystrndup(&perm, b->s, b->len);
+
+	buffree(b);
+	return s;
+}
+
 static bool
 startswith(const char *s, const char *head)
 {
@@ -1365,15 +1376,12 @@ hashhex(const char *s, size_t n)
 {
 	unsigned char d[32];
 	struct buf b = { 0 };
-	const char *r;
 	size_t i;
 
 	sha256(s, strlen(s), d);
 	for (i = 0; i < n; i++)
 		bufprintf(&b, "%02x", d[i]);
-	r = keep("%s", b.s);
-	buffree(&b);
-	return r;
+	return bufkeep(&b);
 }
 
 /* DEFLATE (RFC 1951) out of a gzip member (RFC 1952) that the Makefile made:
@@ -1710,9 +1718,7 @@ pluginpath(void)
 	for (i = 0; i < 2; i++)
 		if ((prefix = parentdir(owndir(i))))
 			bufprintf(&b, ":%s/libexec/lima:%s/lib/lima", prefix, prefix);
-	dir = keep("%s", b.s);
-	buffree(&b);
-	return dir;
+	return bufkeep(&b);
 }
 
 /* LIMA_HOME below which instances and _config live, made when missing. */
@@ -7771,7 +7777,7 @@ tabletext(const char *name)
 	size_t len, i;
 	const unsigned char *data = embedded("templates/images", &len);
 	char *table = keep("%.*s", (int)len, (const char *)data), *line, *w, *next, *url = NULL;
-	const char *variant = "", *unsupported = NULL, *build = NULL, *r;
+	const char *variant = "", *unsupported = NULL, *build = NULL;
 	const char *first[LEN(archs)] = { NULL };       /* variant of the first entry of each */
 	struct buf b = { 0 };
 	bool indented;
@@ -7821,9 +7827,7 @@ tabletext(const char *name)
 		for (next = keep("%s", unsupported); (w = strsep(&next, ",")); )
 			bufprintf(&b, "- \"%s\"\n", w);
 	}
-	r = keep("%s", b.s);
-	buffree(&b);
-	return r;
+	return bufkeep(&b);
 }
 
 /* A template out of the program itself: an embedded file, else the table.
@@ -7876,11 +7880,8 @@ templatetext(const char *name)
 		die("template name %s must not contain `..`", bq(name));
 	file = dot && dot[1] && !isdigit((unsigned char)dot[1]) ? name : keep("%s.yaml", name);
 	for (i = 0; i < dirs.n; i++) {
-		if (readfile(keep("%s/%s", dirs.v[i], file), &b, 4 << 20) == 0) {
-			text = keep("%s", b.s);
-			buffree(&b);
-			return text;
-		}
+		if (readfile(keep("%s/%s", dirs.v[i], file), &b, 4 << 20) == 0)
+			return bufkeep(&b);
 		if (errno != ENOENT && errno != ENOTDIR)
 			die("read %s/%s:", dirs.v[i], file);
 	}
@@ -8005,7 +8006,6 @@ cleanpath(const char *path)
 {
 	char *s = keep("%s", path), *w, *e;
 	struct buf b = { 0 };
-	const char *r;
 
 	while ((w = strsep(&s, "/"))) {
 		if (!*w || strcmp(w, ".") == 0)
@@ -8022,9 +8022,7 @@ cleanpath(const char *path)
 		b.len = e ? (size_t)(e - b.s) : 0;
 		b.s[b.len] = '\0';
 	}
-	r = keep("%s", b.s ? b.s : "");
-	buffree(&b);
-	return r;
+	return bufkeep(&b);
 }
 
 static const char *
@@ -8316,8 +8314,7 @@ imagetemplate(const char *loc, const char *name)
 	}
 	yjsonstr(&b, loc, strlen(loc));
 	bufprintf(&b, "\n  arch: %s\n", ar->name);
-	t.text = keep("%s", b.s);
-	buffree(&b);
+	t.text = bufkeep(&b);
 	return t;
 }
 
@@ -8337,7 +8334,7 @@ githubname(const char *loc)
 static const char *
 locatortext(const char *arg, const char *loc)
 {
-	const char *path = startswith(loc, "file://") ? loc + 7 : loc, *r;
+	const char *path = startswith(loc, "file://") ? loc + 7 : loc;
 	struct buf b = { 0 };
 	int code;
 
@@ -8361,9 +8358,7 @@ locatortext(const char *arg, const char *loc)
 		die("don't know how to interpret %s as a template locator", bq(arg));
 	if (strlen(b.s) != b.len)
 		die("%s has a NUL byte: it is no YAML text", bq(arg));
-	r = keep("%s", b.s);
-	buffree(&b);
-	return r;
+	return bufkeep(&b);
 }
 
 /* Read a template from a locator (spec/cli.md 6.1).  name: its name, NULL to
@@ -8747,8 +8742,7 @@ embedtext(struct embedding *e, const struct origin *o, const char *text, const c
 	}
 	if (d.root->dirty || bases.n) {
 		ywrite(&d, &b);
-		text = keep("%s", b.s);
-		buffree(&b);
+		text = bufkeep(&b);
 	}
 	yfree(&d);
 	return text;
@@ -9061,12 +9055,9 @@ static const char *
 quoted(const char *s)
 {
 	struct buf b = { 0 };
-	const char *r;
 
 	yjsonstr(&b, s, strlen(s));
-	r = keep("%s", b.s);
-	buffree(&b);
-	return r;
+	return bufkeep(&b);
 }
 
 /* Lines as a JSON array of strings. */
@@ -9074,7 +9065,6 @@ static const char *
 quotedlines(const char *s)
 {
 	struct buf b = { 0 };
-	const char *r;
 	size_t n;
 
 	for (; *s; s += n + (s[n] == '\n')) {
@@ -9082,9 +9072,8 @@ quotedlines(const char *s)
 		bufputc(&b, b.len ? ',' : '[');
 		yjsonstr(&b, s, n);
 	}
-	r = keep("%s]", b.len ? b.s : "[");
-	buffree(&b);
-	return r;
+	bufputs(&b, b.len ? "]" : "[]");
+	return bufkeep(&b);
 }
 
 /* Printable part of a comment: it ends up in a line of /etc/passwd. */
@@ -9132,7 +9121,7 @@ pubkeys(const struct conf *c)
 {
 	const char *own = readline1(keep("%s/_config/user.pub", host.limahome));
 	struct buf b = { 0 };
-	const char *dir = keep("%s/.ssh", host.home ? host.home : ""), *key, *r;
+	const char *dir = keep("%s/.ssh", host.home ? host.home : ""), *key;
 	struct dirent *d;
 	DIR *dp;
 
@@ -9147,9 +9136,7 @@ pubkeys(const struct conf *c)
 			}
 		closedir(dp);
 	}
-	r = keep("%s", b.s);
-	buffree(&b);
-	return r;
+	return bufkeep(&b);
 }
 
 /* Of the theme Networks. */
@@ -9369,7 +9356,7 @@ static const char *
 sshfsoptions(const struct mount *m)
 {
 	struct buf b = { 0 };
-	const char *p, *r;
+	const char *p;
 
 	bufprintf(&b, "slave,allow_other%s%s%s,fsname=:", m->writable ? "" : ",ro", m->sshfscache ? "" : ",cache=no",
 	    m->followsymlinks ? ",follow_symlinks" : "");
@@ -9378,9 +9365,7 @@ sshfsoptions(const struct mount *m)
 			bufputc(&b, '\\');
 		bufputc(&b, *p);
 	}
-	r = keep("%s", b.s);
-	buffree(&b);
-	return r;
+	return bufkeep(&b);
 }
 
 /* What boot.sh is to mount: those whose servers are at virtio-serial ports. */
@@ -9590,16 +9575,15 @@ static const char *
 sshpath(const char *path)
 {
 	struct buf b = { 0 };
-	const char *r;
 
+	bufputc(&b, '"');
 	for (; *path; path++) {
 		if (*path == '%' || *path == '"' || *path == '\\')
 			bufputc(&b, *path == '%' ? '%' : '\\');
 		bufputc(&b, *path);
 	}
-	r = keep("\"%s\"", b.s ? b.s : "");
-	buffree(&b);
-	return r;
+	bufputc(&b, '"');
+	return bufkeep(&b);
 }
 
 static bool
@@ -11230,16 +11214,13 @@ static const char *
 qemupath(const char *path)
 {
 	struct buf b = { 0 };
-	const char *r;
 
 	for (; *path; path++) {
 		if (*path == ',')
 			bufputc(&b, ',');
 		bufputc(&b, *path);
 	}
-	r = keep("%s", b.s);
-	buffree(&b);
-	return r;
+	return bufkeep(&b);
 }
 
 /* The CPU that the configuration names for its architecture, or NULL. */
@@ -16652,13 +16633,10 @@ static const char *
 filetext(const char *path)
 {
 	struct buf b = { 0 };
-	const char *s;
 
 	if (readfile(path, &b, 4 << 20) < 0)
 		die("read %s:", path);
-	s = keep("%s", b.s);
-	buffree(&b);
-	return s;
+	return bufkeep(&b);
 }
 
 /* The text of lima.yaml in dir after the edits that flags ask for, checked as
@@ -17427,7 +17405,7 @@ static const char *
 shellscript(const struct inst *in, const char *syncdir, int argc, char *argv[])
 {
 	struct buf b = { 0 }, join = { 0 };
-	const char *eq, *r;
+	const char *eq;
 	bool assign = true;
 	int i;
 
@@ -17459,10 +17437,8 @@ shellscript(const struct inst *in, const char *syncdir, int argc, char *argv[])
 		bufputs(&b, " -c ");
 		bufquote(&b, join.s);
 	}
-	r = keep("%s", b.s);
-	buffree(&b);
 	buffree(&join);
-	return r;
+	return bufkeep(&b);
 }
 
 /* The options of ssh.config as words, with a master used but never made. */
@@ -17624,7 +17600,7 @@ rsyncshell(const struct inst *in)
 {
 	struct args a = { 0 };
 	struct buf b = { 0 };
-	const char *r, *p;
+	const char *p;
 	size_t i;
 
 	sshprogram(&a);
@@ -17635,10 +17611,8 @@ rsyncshell(const struct inst *in)
 			bufprintf(&b, *p == '\'' ? "''" : "%c", *p);
 		bufputc(&b, '\'');
 	}
-	r = keep("%s", b.s ? b.s : "");
-	buffree(&b);
 	argsfree(&a);
-	return r;
+	return bufkeep(&b);
 }
 
 /* Before 3.2.4 the remote shell reads rsync's paths. */
@@ -17662,7 +17636,7 @@ static const char *
 rsyncword(const struct place *w)
 {
 	struct buf b = { 0 };
-	const char *p, *r;
+	const char *p;
 
 	if (!w->in)
 		return w->path;
@@ -17675,9 +17649,7 @@ rsyncword(const struct place *w)
 				bufputc(&b, '\\');
 			bufputc(&b, *p);
 		}
-	r = keep("%s", b.s);
-	buffree(&b);
-	return r;
+	return bufkeep(&b);
 }
 
 static void
@@ -17808,13 +17780,10 @@ static const char *
 guestwords(const char *head, const char *path)
 {
 	struct buf b = { 0 };
-	const char *r;
 
 	bufputs(&b, head);
 	bufquote(&b, path);
-	r = keep("%s", b.s);
-	buffree(&b);
-	return r;
+	return bufkeep(&b);
 }
 
 /* Check what --sync asks for and copy the directory to the guest. */
