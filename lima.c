@@ -1637,11 +1637,21 @@ hostuser(void)
 	buffree(&b);
 }
 
+/* A path without links, for the life of the command; NULL with errno. */
+static const char *
+resolved(const char *path)
+{
+	char *real = realpath(path, NULL);
+	const char *s = real ? keep("%s", real) : NULL;
+
+	free(real);
+	return s;
+}
+
 static void
 hostinit(void)
 {
-	const char *lh = getenv("LIMA_HOME");
-	char *real;
+	const char *lh = getenv("LIMA_HOME"), *real;
 
 	host.arch = hostarch();
 	host.home = getenv("HOME");
@@ -1650,15 +1660,13 @@ hostinit(void)
 		host.home = pw ? keep("%s", pw->pw_dir) : NULL;
 	}
 	if (lh && *lh)
-		host.limahome = *lh == '/' ? lh : (real = realpath(".", NULL)) ? keep("%s/%s", real, lh) : lh;
+		host.limahome = *lh == '/' ? lh : (real = resolved(".")) ? keep("%s/%s", real, lh) : lh;
 	else if (host.home)
 		host.limahome = keep("%s/.lima", host.home);
 	else
 		die("neither $HOME nor $LIMA_HOME is set; set one of them to a directory you may write");
-	if ((real = realpath(host.limahome, NULL))) {
-		host.limahome = keep("%s", real);
-		free(real);
-	}
+	if ((real = resolved(host.limahome)))
+		host.limahome = real;
 	hostuser();
 }
 
@@ -1690,17 +1698,14 @@ static const char *
 owndir(int which)
 {
 	/* without a /proc there is only argv[0] */
-	const char *p = which && access("/proc/self/exe", F_OK) == 0 ? selfpath() : host.argv0;
-	char *cwd;
+	const char *p = which && access("/proc/self/exe", F_OK) == 0 ? selfpath() : host.argv0, *cwd;
 
 	if (p && !strchr(p, '/'))
 		p = findprog(p);
 	if (!p || *p == '/')
 		return parentdir(p);
-	cwd = realpath(".", NULL);
-	p = keep("%s/%s", cwd ? cwd : "", startswith(p, "./") ? p + 2 : p);
-	free(cwd);
-	return parentdir(p);
+	cwd = resolved(".");
+	return parentdir(keep("%s/%s", cwd ? cwd : "", startswith(p, "./") ? p + 2 : p));
 }
 
 /* Where plugins are looked for: limactl's own directories, PATH, and libexec. */
@@ -1790,17 +1795,12 @@ hostcpus(void)
 static const char *
 hosttimezone(void)
 {
-	const char *tz = readline1("/etc/timezone");
-	char *real, *p;
+	const char *tz = readline1("/etc/timezone"), *real, *p;
 
 	if (tz && *tz && access(keep("/usr/share/zoneinfo/%s", tz), F_OK) == 0)
 		return tz;
-	if (!(real = realpath("/etc/localtime", NULL)))
-		return "";
-	p = strstr(real, "/zoneinfo/");
-	tz = p ? keep("%s", p + strlen("/zoneinfo/")) : "";
-	free(real);
-	return tz;
+	p = (real = resolved("/etc/localtime")) ? strstr(real, "/zoneinfo/") : NULL;
+	return p ? p + strlen("/zoneinfo/") : "";
 }
 
 /* 52:55:55 and three bytes of a hash over machine and unique (runtime.md 10.4). */
@@ -8297,8 +8297,7 @@ imagetemplate(const char *loc, const char *name)
 	const struct arch *ar = imagearch(loc);
 	struct template t = { .from = loc };
 	struct buf b = { 0 };
-	const char *e, *os = strstr(loc, "FreeBSD") ? "FreeBSD" : strstr(loc, "macOS") || strstr(loc, ".ipsw") ? "Darwin" : "Linux";
-	char *cwd;
+	const char *e, *os = strstr(loc, "FreeBSD") ? "FreeBSD" : strstr(loc, "macOS") || strstr(loc, ".ipsw") ? "Darwin" : "Linux", *cwd;
 
 	if (!ar) {
 		ar = archbyname(host.arch);
@@ -8308,10 +8307,8 @@ imagetemplate(const char *loc, const char *name)
 	if ((e = badident(t.name)))
 		die("filename %s is invalid: %s", bq(t.name), e);
 	bufprintf(&b, "os: %s\narch: %s\nimages:\n- location: ", os, ar->name);
-	if (!strstr(loc, "://") && *loc != '/' && *loc != '~' && (cwd = realpath(".", NULL))) {
+	if (!strstr(loc, "://") && *loc != '/' && *loc != '~' && (cwd = resolved(".")))
 		loc = keep("%s/%s", cwd, startswith(loc, "./") ? loc + 2 : loc);
-		free(cwd);
-	}
 	yjsonstr(&b, loc, strlen(loc));
 	bufprintf(&b, "\n  arch: %s\n", ar->name);
 	t.text = bufkeep(&b);
@@ -8412,15 +8409,13 @@ struct origin { const char *loc; const struct origin *up; int depth; };
 static const char *
 absolutefrom(const char *from)
 {
-	char *cwd;
+	const char *cwd;
 
 	if (schemelen(from) || *from == '/')
 		return from;
-	if (!(cwd = realpath(".", NULL)))
+	if (!(cwd = resolved(".")))
 		die("the current directory:");
-	from = lexclean(keep("%s/%s", cwd, from));
-	free(cwd);
-	return from;
+	return lexclean(keep("%s/%s", cwd, from));
 }
 
 /* A locator inside the template `from`, relative to its place. */
@@ -17347,15 +17342,10 @@ hostcwd(void)
 {
 	const char *pwd = getenv("PWD");
 	struct stat a, b;
-	char *real;
 
 	if (pwd && *pwd == '/' && stat(pwd, &a) == 0 && stat(".", &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev)
 		return pwd;
-	if (!(real = realpath(".", NULL)))
-		return NULL;
-	pwd = keep("%s", real);
-	free(real);
-	return pwd;
+	return resolved(".");
 }
 
 /* Where the guest has a directory of the host, or NULL; the innermost mount
@@ -17364,12 +17354,11 @@ static const char *
 guestdir(const struct conf *c, const char *dir)
 {
 	const struct mount *m = c->mounts.v;
-	const char *best = NULL;
-	char *real = dir ? realpath(dir, NULL) : NULL, *loc;
+	const char *best = NULL, *real = dir ? resolved(dir) : NULL, *loc;
 	size_t i, n, longest = 0;
 
 	for (i = 0; real && i < c->mounts.n; i++, m++) {
-		if (!(loc = realpath(m->location, NULL)))
+		if (!(loc = resolved(m->location)))
 			continue;
 		n = strcmp(loc, "/") == 0 ? 0 : strlen(loc);
 		if (strncmp(real, loc, n) == 0 && (real[n] == '/' || !real[n]) && (!best || n > longest)) {
@@ -17377,9 +17366,7 @@ guestdir(const struct conf *c, const char *dir)
 			/* in the user's words when they lead there */
 			best = startswith(dir, m->location) && strcmp(m->location, m->mountpoint) == 0 ? dir : keep("%s%s", m->mountpoint, real + n);
 		}
-		free(loc);
 	}
-	free(real);
 	return best;
 }
 
@@ -17796,7 +17783,6 @@ syncto(const struct inst *in)
 	struct stat st;
 	bool guests;
 	int depth = 1;
-	char *real;
 
 	if (in->conf.mounts.n)          /* the command could change the host's files before anyone agreed */
 		die("cannot use `--sync` when the instance has host mounts configured, start the instance with `--mount-none` to disable mounts");
@@ -17804,12 +17790,7 @@ syncto(const struct inst *in)
 		die("cannot use `--workdir` and `--sync` at the same time");
 	if (!findprog("rsync"))
 		die("rsync is required for `--sync` but not found: install rsync");
-	if (strcmp(dir, ".") == 0 && hostcwd())
-		s.host = hostcwd();
-	else if ((real = realpath(dir, NULL))) {
-		s.host = keep("%s", real);
-		free(real);
-	} else
+	if (!(s.host = strcmp(dir, ".") == 0 ? hostcwd() : resolved(dir)))
 		die("open %s:", dir);
 	if (stat(s.host, &st) < 0 || !S_ISDIR(st.st_mode))
 		die("%s is no directory", bq(s.host));
