@@ -7396,11 +7396,7 @@ decompress(const char *src, const char *location, const char *dst)
 static const char *
 localpath(const char *loc)
 {
-	if (startswith(loc, "file://"))
-		return loc + strlen("file://");
-	if (strcmp(loc, "~") == 0 || startswith(loc, "~/"))
-		return keep("%s%s", host.home ? host.home : "", loc + 1);
-	return loc;
+	return startswith(loc, "file://") ? loc + strlen("file://") : tilde(loc);
 }
 
 /* Bring one file of an image entry to dst.  -1 when it cannot be had. */
