@@ -468,6 +468,15 @@ endswith(const char *s, const char *tail)
 	return n >= m && strcmp(s + n - m, tail) == 0;
 }
 
+/* A variable of the environment, or what stands for it when it is empty. */
+static const char *
+envor(const char *var, const char *other)
+{
+	const char *s = getenv(var);
+
+	return s && *s ? s : other;
+}
+
 /* Cut blanks and newlines off the end of a text. */
 static char *
 chomp(char *s)
@@ -1270,11 +1279,9 @@ findin(const char *path, const char *name)
 static const char *
 findprog(const char *name)
 {
-	const char *path = getenv("PATH");
-
 	if (strchr(name, '/'))
 		return access(name, X_OK) == 0 ? name : NULL;
-	return findin(path && *path ? path : "/usr/bin:/bin", name);
+	return findin(envor("PATH", "/usr/bin:/bin"), name);
 }
 
 static void
@@ -1651,15 +1658,14 @@ resolved(const char *path)
 static void
 hostinit(void)
 {
-	const char *lh = getenv("LIMA_HOME"), *real;
+	const char *lh = envor("LIMA_HOME", NULL), *real;
 
 	host.arch = hostarch();
-	host.home = getenv("HOME");
-	if (!host.home || !*host.home) {
+	if (!(host.home = envor("HOME", NULL))) {
 		struct passwd *pw = getpwuid(getuid());
 		host.home = pw ? keep("%s", pw->pw_dir) : NULL;
 	}
-	if (lh && *lh)
+	if (lh)
 		host.limahome = *lh == '/' ? lh : (real = resolved(".")) ? keep("%s/%s", real, lh) : lh;
 	else if (host.home)
 		host.limahome = keep("%s/.lima", host.home);
@@ -1712,14 +1718,14 @@ owndir(int which)
 static const char *
 pluginpath(void)
 {
-	const char *path = getenv("PATH"), *dir, *prefix;
+	const char *dir, *prefix;
 	struct buf b = { 0 };
 	int i;
 
 	for (i = 0; i < 2; i++)
 		if ((dir = owndir(i)))
 			bufprintf(&b, "%s:", dir);
-	bufputs(&b, path && *path ? path : "/usr/bin:/bin");
+	bufputs(&b, envor("PATH", "/usr/bin:/bin"));
 	for (i = 0; i < 2; i++)
 		if ((prefix = parentdir(owndir(i))))
 			bufprintf(&b, ":%s/libexec/lima:%s/lib/lima", prefix, prefix);
@@ -1754,12 +1760,12 @@ cachedir(void)
 static const char *
 accelerator(const char *arch, const char **why)
 {
-	const char *env = getenv("LIMA_ACCEL");
+	const char *env = envor("LIMA_ACCEL", NULL);
 	struct buf b = { 0 };
 	bool virt = true;
 	int fd;
 
-	if (env && *env) {
+	if (env) {
 		*why = "LIMA_ACCEL says so";
 		return env;
 	}
@@ -3611,7 +3617,6 @@ xguest(struct layers *l, const char **s, const char *what)
 static void
 xhost(struct layers *l, const char **s, const char *what)
 {
-	const char *tmp = getenv("TMPDIR");
 	struct ynode *m;
 
 	if (!*s || !strstr(*s, "{{"))
@@ -3625,7 +3630,7 @@ xhost(struct layers *l, const char **s, const char *what)
 		putvar(l, m, "User", host.login);
 		putvar(l, m, "Home", host.home);
 		putvar(l, m, "GlobalTempDir", "/tmp");
-		putvar(l, m, "TempDir", tmp && *tmp ? tmp : "/tmp");
+		putvar(l, m, "TempDir", envor("TMPDIR", "/tmp"));
 		putvar(l, m, "LimaHome", host.limahome);
 		(void)yput(&l->vars, m, "Param", parammap(l));
 	}
@@ -7726,10 +7731,10 @@ sharedir(const char *prefix)
 static struct strs
 templatedirs(bool *inside)
 {
-	const char *path = getenv("LIMA_TEMPLATES_PATH"), *a, *b, *end;
+	const char *path = envor("LIMA_TEMPLATES_PATH", NULL), *a, *b, *end;
 	struct strs s = { 0 };
 
-	*inside = !path || !*path;
+	*inside = !path;
 	s.v = yalloc(&perm, ((*inside ? 0 : strlen(path)) + 4) * sizeof *s.v);
 	for (; !*inside && path; path = *end ? end + 1 : NULL) {
 		end = path + strcspn(path, ":");
@@ -8024,17 +8029,15 @@ cleanpath(const char *path)
 static const char *
 githubdefault(const char *org, const char *repo)
 {
-	const char *tok = getenv("GH_TOKEN"), *url = keep("https://api.github.com/repos/%s/%s", org, repo), *branch = NULL;
+	const char *tok = envor("GH_TOKEN", envor("GITHUB_TOKEN", NULL)), *url = keep("https://api.github.com/repos/%s/%s", org, repo), *branch = NULL;
 	struct buf b = { 0 };
 	struct ydoc d = { 0 };
 	struct ynode *n;
 	int code;
 
-	if (!tok || !*tok)
-		tok = getenv("GITHUB_TOKEN");
 	if (tok && tok[strspn(tok, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.=")])
 		die("GH_TOKEN and GITHUB_TOKEN must not contain blanks or special characters");
-	code = httpget(url, tok && *tok ? keep("token %s", tok) : NULL, &b, 1 << 20);
+	code = httpget(url, tok ? keep("token %s", tok) : NULL, &b, 1 << 20);
 	if (code == 200 && yparsejson(&d, b.s, b.len) == 0 && (n = ypath(d.root, "default_branch")) && n->kind == Y_STR && *n->s)
 		branch = keep("%s", n->s);
 	yfree(&d);
@@ -11232,10 +11235,9 @@ cputype(const struct conf *c)
 static void
 qemuprogram(struct args *a, const struct arch *ar)
 {
-	const char *env = getenv(ar->env);
 	char *words, *w;
 
-	for (words = keep("%s", env && *env ? env : ar->qemu); (w = strsep(&words, " ")); )
+	for (words = keep("%s", envor(ar->env, ar->qemu)); (w = strsep(&words, " ")); )
 		if (*w)
 			arg(a, "%s", w);
 	if (!a->n)
@@ -16148,9 +16150,7 @@ applyflags(const char *text, bool existing)
 static bool
 coloured(void)
 {
-	const char *s = getenv("_LIMA_OUTPUT_IS_TTY");
-
-	return (s && *s) || isatty(1);
+	return envor("_LIMA_OUTPUT_IS_TTY", NULL) || isatty(1);
 }
 
 /* Data on stdout.  In colour: keys, strings, other values of JSON or YAML, by
@@ -16203,8 +16203,8 @@ edited(const char *text)
 {
 	static const char *const also[] = { "default", "override" };
 	const char *const progs[] = { getenv("VISUAL"), getenv("EDITOR"), "editor", "vim", "vi", "emacs" };
-	const char *prog = NULL, *tmp = getenv("TMPDIR"), *s;
-	char *path = keep("%s/lima-edit-XXXXXX.yaml", tmp && *tmp ? tmp : "/tmp");
+	const char *prog = NULL, *s;
+	char *path = keep("%s/lima-edit-XXXXXX.yaml", envor("TMPDIR", "/tmp"));
 	struct buf head = { 0 }, b = { 0 };
 	char *more, *line;
 	size_t i;
@@ -17492,9 +17492,9 @@ awaitmaster(const struct inst *in)
 static void
 sshprogram(struct args *a)
 {
-	const char *s = getenv("SSH");
+	const char *s = envor("SSH", NULL);
 
-	if (s && *s && !shellwords(a, s)) {
+	if (s && !shellwords(a, s)) {
 		warn("SSH is %s, in which a quote is not closed; using ssh", bq(s));
 		argsfree(a);
 	}
@@ -20261,14 +20261,6 @@ static const struct wrap {
 };
 enum { WLIMA, WNERDCTL, WAPPTAINER, WDOCKER, WPODMAN, WKUBECTL };
 
-static const char *
-envor(const char *var, const char *other)
-{
-	const char *s = getenv(var);
-
-	return s && *s ? s : other;
-}
-
 /* The instance of a tool: it has to be there and to run. */
 static const char *
 wrapinstance(const struct wrap *w)
@@ -20327,7 +20319,7 @@ static char **
 wrapper(const char *base, int *argc, char *argv[])
 {
 	const struct wrap *w = wraps;
-	const char *inst, *limactl = getenv("LIMACTL");
+	const char *inst, *limactl = envor("LIMACTL", NULL);
 	char **v = yalloc(&perm, ((size_t)*argc + 16) * sizeof *v);
 	int k, n = 0;
 
@@ -20345,7 +20337,7 @@ wrapper(const char *base, int *argc, char *argv[])
 	inst = w <= &wraps[WNERDCTL] ? envor("LIMA_INSTANCE", w->inst) : wrapinstance(w);
 	if (w->var)
 		hosttool(w, inst, argv);
-	v[n++] = keep("%s", limactl && *limactl ? limactl : argv[0]);
+	v[n++] = keep("%s", limactl ? limactl : argv[0]);
 	if (w == wraps && *argc == 2 && (strcmp(argv[1], "-v") == 0 || strcmp(argv[1], "--version") == 0)) {
 		v[n++] = keep("-v");
 	} else {
@@ -20374,7 +20366,7 @@ wrapper(const char *base, int *argc, char *argv[])
 	}
 	v[n] = NULL;
 	*argc = n;
-	if (limactl && *limactl) {
+	if (limactl) {
 		execvp(limactl, v);
 		die("run %s:", limactl);
 	}
@@ -20407,8 +20399,7 @@ main(int argc, char *argv[])
 	msg.t0 = now();
 	s = getenv("TERM");
 	msg.tty = isatty(2) && !(s && strcmp(s, "dumb") == 0);
-	s = getenv("NO_COLOR");         /* no-color.org */
-	msg.mono = s && *s;
+	msg.mono = envor("NO_COLOR", NULL) != NULL;     /* no-color.org */
 	base = argc ? argv[0] : "limactl";
 	base = strrchr(base, '/') ? strrchr(base, '/') + 1 : base;
 	host.argv0 = argc ? argv[0] : NULL;
