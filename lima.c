@@ -7434,12 +7434,14 @@ bring(const char *loc, const char *digest, const char *dst, const char *what, bo
 	return r;
 }
 
+/* What an image gives an instance, and what a build calls it. */
+static const char *const imagefiles[] = { "basedisk", "kernel", "initrd", "kernel.cmdline" };
+static const char *const builtfiles[] = { "disk", "kernel", "initrd", "cmdline" };
+
 /* All files of an image entry into dir; -1 when one is missing. */
 static int
 bringimage(const struct image *im, const char *arch, const char *dir)
 {
-	static const char *const names[] = { "disk", "kernel", "initrd", "cmdline" };
-	static const char *const ours[] = { "basedisk", "kernel", "initrd", "kernel.cmdline" };
 	const char *b, *why, *fmt;
 	long long size;
 	size_t i;
@@ -7447,9 +7449,9 @@ bringimage(const struct image *im, const char *arch, const char *dir)
 	if (startswith(im->location, "mmdebstrap:")) {
 		if (!(b = built(im->location + strlen("mmdebstrap:"), arch)))
 			return -1;
-		for (i = 0; i < LEN(names); i++)
-			if (clonefile(keep("%s/%s", b, names[i]), keep("%s/%s", dir, ours[i]), true) < 0)
-				die("copy %s/%s to %s/%s:", b, names[i], dir, ours[i]);
+		for (i = 0; i < LEN(imagefiles); i++)
+			if (clonefile(keep("%s/%s", b, builtfiles[i]), keep("%s/%s", dir, imagefiles[i]), true) < 0)
+				die("copy %s/%s to %s/%s:", b, builtfiles[i], dir, imagefiles[i]);
 		return 0;
 	}
 	if (bring(im->location, im->digest, keep("%s/basedisk", dir), "the image", true) < 0)
@@ -7469,7 +7471,6 @@ bringimage(const struct image *im, const char *arch, const char *dir)
 static void
 prepareimage(const struct conf *c, const char *dir)
 {
-	static const char *const files[] = { "basedisk", "kernel", "initrd", "kernel.cmdline" };
 	const struct image *im = c->images.v;
 	const char *variant = NULL;
 	size_t i, k, tried = 0;
@@ -7492,8 +7493,8 @@ prepareimage(const struct conf *c, const char *dir)
 		logline(INFO, f, "Attempting to download the image");
 		if (bringimage(&im[i], c->arch, dir) == 0)
 			return;
-		for (k = 0; k < LEN(files); k++)        /* half of one entry must not meet half of the next */
-			(void)unlink(keep("%s/%s", dir, files[k]));
+		for (k = 0; k < LEN(imagefiles); k++)   /* half of one entry must not meet half of the next */
+			(void)unlink(keep("%s/%s", dir, imagefiles[k]));
 	}
 	if (!tried)
 		die("no image of arch %s is configured: add one to `images`", bq(c->arch));
