@@ -2692,6 +2692,7 @@ expandmap(struct yarena *a, const char *text, const struct ynode *vars, const ch
  * LLONG_MIN for an integer.  Rows tell what is filled. */
 
 #define UNSET   LLONG_MIN
+enum { templatemax = 4 << 20 };         /* bytes of a configuration or template, spec/config.md 7.1 */
 
 struct strs  { const char **v; size_t n; };
 struct list  { void *v; size_t n; };
@@ -4008,7 +4009,7 @@ readshared(int i, const char *kind)
 	struct ydoc *d = &shared.doc[i];
 
 	shared.where[i] = keep("%s file %s", kind, bq(file));
-	if (readfile(file, &b, 4 << 20) < 0 && errno != ENOENT)
+	if (readfile(file, &b, templatemax) < 0 && errno != ENOENT)
 		shared.err[i] = keep("read %s: %s", file, errtext(errno));
 	else if (yparse(d, b.s ? b.s : "", b.len) < 0)
 		shared.err[i] = keep("failed to unmarshal YAML (%s): [%d:%d] %s", shared.where[i], d->eline, d->ecol, d->err);
@@ -6584,7 +6585,7 @@ inspect(struct inst *in, const char *name)
 		return -1;
 	}
 	path = keep("%s/lima.yaml", in->dir);
-	if (readfile(path, &b, 4 << 20) < 0) {
+	if (readfile(path, &b, templatemax) < 0) {
 		int e = errno;
 		in->state = SBROKEN;
 		insterr(in, keep("open %s: %s", path, errtext(e)));
@@ -7710,7 +7711,6 @@ struct template {
 	const char *text, *name;
 	const char *from;               /* the locator it was read from in the end */
 };
-enum { templatemax = 4 << 20 };         /* bytes, spec/config.md 7.1 */
 
 /* PREFIX/share/lima; NULL when it holds nothing. */
 static const char *
@@ -7882,7 +7882,7 @@ templatetext(const char *name)
 		die("template name %s must not contain `..`", bq(name));
 	file = dot && dot[1] && !isdigit((unsigned char)dot[1]) ? name : keep("%s.yaml", name);
 	for (i = 0; i < dirs.n; i++) {
-		if (readfile(keep("%s/%s", dirs.v[i], file), &b, 4 << 20) == 0)
+		if (readfile(keep("%s/%s", dirs.v[i], file), &b, templatemax) == 0)
 			return bufkeep(&b);
 		if (errno != ENOENT && errno != ENOTDIR)
 			die("read %s/%s:", dirs.v[i], file);
@@ -8083,11 +8083,11 @@ github(const char *loc)
 	url = keep("https://raw.githubusercontent.com/%s/%s/%s/%s", org, repo, ref, file);
 	if (!endswith(file, ".yaml") && !endswith(file, ".yml"))
 		return url;
-	code = httpget(url, NULL, &b, 4 << 20);
+	code = httpget(url, NULL, &b, templatemax);
 	if (code == 404 && branch && strcmp(org, repo) == 0) {
 		b.len = 0;
 		url = keep("https://raw.githubusercontent.com/%s/%s/%s/%s", org, repo, githubdefault(org, repo), file);
-		if ((code = httpget(url, NULL, &b, 4 << 20)) == 200 && !startswith(b.s, "github:"))
+		if ((code = httpget(url, NULL, &b, templatemax)) == 200 && !startswith(b.s, "github:"))
 			code = 404;     /* only a redirect counts there */
 	}
 	if (code != 200)
@@ -16219,7 +16219,7 @@ edited(const char *text)
 	for (i = 0; i < LEN(also); i++) {
 		b.len = 0;
 		s = keep("%s/_config/%s.yaml", host.limahome, also[i]);
-		if (readfile(s, &b, 4 << 20) < 0 || !b.len)
+		if (readfile(s, &b, templatemax) < 0 || !b.len)
 			continue;
 		bufprintf(&head, "#\n# %s, for comparison:\n", s);
 		for (more = b.s; (line = strsep(&more, "\n")) && (*line || more);)
@@ -16233,7 +16233,7 @@ edited(const char *text)
 	close(fd);
 	st = runhere((char *[]){ keep("%s", prog), path, NULL });
 	b.len = 0;
-	if (st == 0 && readfile(path, &b, 4 << 20) < 0)
+	if (st == 0 && readfile(path, &b, templatemax) < 0)
 		st = -1;
 	(void)unlink(path);
 	if (st != 0)
@@ -16626,7 +16626,7 @@ filetext(const char *path)
 {
 	struct buf b = { 0 };
 
-	if (readfile(path, &b, 4 << 20) < 0)
+	if (readfile(path, &b, templatemax) < 0)
 		die("read %s:", path);
 	return bufkeep(&b);
 }
@@ -19675,14 +19675,14 @@ cmdprune(int argc, char *argv[])
 		dp = opendir(host.limahome);
 		while (dp && (d = readdir(dp))) {
 			b.len = 0;
-			if (*d->d_name != '.' && readfile(keep("%s/%s/lima.yaml", host.limahome, d->d_name), &b, 4 << 20) == 0)
+			if (*d->d_name != '.' && readfile(keep("%s/%s/lima.yaml", host.limahome, d->d_name), &b, templatemax) == 0)
 				referredtext(&keepers, b.s, b.len);
 		}
 		if (dp)
 			closedir(dp);
 		for (i = 0; i < 2; i++) {
 			b.len = 0;
-			if (readfile(keep("%s/_config/%s.yaml", host.limahome, i ? "override" : "default"), &b, 4 << 20) == 0)
+			if (readfile(keep("%s/_config/%s.yaml", host.limahome, i ? "override" : "default"), &b, templatemax) == 0)
 				referredtext(&keepers, b.s, b.len);
 		}
 	}
