@@ -712,6 +712,15 @@ shellwords(struct args *a, const char *s)
 	return !quote;
 }
 
+/* Is s one of n words? */
+static bool
+oneof(const char *s, const char *const *words, size_t n)
+{
+	while (n && strcmp(*words, s) != 0)
+		words++, n--;
+	return n != 0;
+}
+
 /* Edit distance of at most 2, or one is the head of the other. */
 static bool
 similar(const char *a, const char *b)
@@ -2904,14 +2913,9 @@ validuser(const char *s)
 static const char *
 filluser(const struct conf *c)
 {
-	size_t i;
-
 	(void)c;
-	if (!host.login || !validuser(host.login) || host.uid == 0)
+	if (!host.login || !validuser(host.login) || host.uid == 0 || oneof(host.login, reservedusers, LEN(reservedusers)))
 		return fallbackuser;
-	for (i = 0; i < LEN(reservedusers); i++)
-		if (strcmp(host.login, reservedusers[i]) == 0)
-			return fallbackuser;
 	return host.login;
 }
 
@@ -4335,7 +4339,6 @@ eachmount(struct conf *c, const void *item, const char *at)
 	char why[128];
 	struct stat st;
 	long long size;
-	size_t k;
 
 	for (p = keep("%s%s", m->location, m->mountpoint); (unsigned char)*p >= ' ' && *p != 0x7f; p++)
 		;
@@ -4350,9 +4353,7 @@ eachmount(struct conf *c, const void *item, const char *at)
 			conferr(c, "field `%s.location` refers to an inaccessible path: %s: %s", at, bq(m->location), errtext(errno));
 	} else if (!S_ISDIR(st.st_mode))
 		conferr(c, "field `%s.location` refers to a non-directory path: %s", at, bq(m->location));
-	for (k = 0; k < LEN(reserved) && strcmp(m->mountpoint, reserved[k]) != 0; k++)
-		;
-	if (k < LEN(reserved))
+	if (oneof(m->mountpoint, reserved, LEN(reserved)))
 		conferr(c, "field `%s.mountPoint` must not be a system path such as /etc or /usr", at);
 	else if (c->home && strcmp(m->mountpoint, c->home) == 0)
 		conferr(c, "field `%s.mountPoint` is the reserved internal home directory %s", at, bq(c->home));
@@ -4429,9 +4430,7 @@ eachprovision(struct conf *c, const void *item, const char *at)
 		conferr(c, "field `%s.file.url` must be empty during validation (script should already be embedded)", at);
 	if (p->filedigest)
 		conferr(c, "field `%s.file.digest` support is not yet implemented", at);
-	for (i = 0; i < LEN(modes) && strcmp(p->mode, modes[i]) != 0; i++)
-		;
-	if (i == LEN(modes))
+	if (!oneof(p->mode, modes, LEN(modes)))
 		conferr(c, "field `%s.mode` must one of `system`, `user`, `boot`, `data`, `dependency`, `ansible`, or `yq`", at);
 	if (p->skipdeps >= 0 && strcmp(p->mode, "dependency") != 0)
 		conferr(c, "field `%s.mode` cannot set skipDefaultDependencyResolution, only valid on scripts of type `dependency`", at);
@@ -5939,9 +5938,8 @@ xword(struct x *x)
 		xfail(x, "system operations are disabled, use --security-enable-system-operator to enable");
 	if (x->noenv && (strcmp(w, "env") == 0 || strcmp(w, "strenv") == 0 || strcmp(w, "envsubst") == 0))
 		xfail(x, "env operations have been disabled");
-	for (i = 0; x->nofile && i < LEN(files); i++)
-		if (strcmp(w, files[i]) == 0)
-			xfail(x, "file operations have been disabled");
+	if (x->nofile && oneof(w, files, LEN(files)))
+		xfail(x, "file operations have been disabled");
 	for (i = 0; i < LEN(xfuncs); i++)
 		if (strcmp(w, xfuncs[i].word) == 0)
 			f = &xfuncs[i];
@@ -6493,7 +6491,6 @@ instmember(struct tt *t, const struct ynode *map, const char *name)
 	static const char *const freemaps[] = { "vmOpts", "osOpts", "param", "Param", "env", "hosts", "cpuType" };
 	const struct ynode *n;
 	const struct key *k;
-	size_t i;
 
 	if (map == t->root) {
 		if ((n = yget(map, name)))
@@ -6503,9 +6500,8 @@ instmember(struct tt *t, const struct ynode *map, const char *name)
 		ttfail(t, "can't evaluate field %s in type store.FormatData", name);
 	}
 	for (n = map; n && n != t->root; n = n->parent)
-		for (i = 0; n->key && i < LEN(freemaps); i++)
-			if (strcmp(n->key->s, freemaps[i]) == 0)
-				return yget(map, name);
+		if (n->key && oneof(n->key->s, freemaps, LEN(freemaps)))
+			return yget(map, name);
 	for (n = map->first; n; n = n->next)
 		if (strcmp(goname(n->key->s), name) == 0)
 			return n;
@@ -7677,20 +7673,17 @@ prunedir(const char *dir, const struct strs *keepers, bool locksbeside)
 	const char *path, *name;
 	bool all = true;
 	int lock;
-	size_t i;
 
 	while (dp && (d = readdir(dp))) {
 		if (*d->d_name == '.' || endswith(d->d_name, ".lock"))
 			continue;
 		name = keep("%.*s", (int)strcspn(d->d_name, "."), d->d_name);
 		path = keep("%s/%s", dir, d->d_name);
-		for (i = 0; i < keepers->n && strcmp(keepers->v[i], name) != 0; i++)
-			;
 		lock = open(locksbeside ? keep("%s/%s.lock", dir, name) : path, O_RDONLY|O_CLOEXEC);
 		if (lock >= 0 && flock(lock, LOCK_EX|LOCK_NB) < 0) {
 			info("Keeping %s, which another limactl is working on", bq(path));
 			all = false;
-		} else if (i < keepers->n && strcmp(name, d->d_name) == 0) {
+		} else if (oneof(name, keepers->v, keepers->n) && strcmp(name, d->d_name) == 0) {
 			(void)unlink(keep("%s/data.part", path));
 			(void)unlink(keep("%s/headers.tmp", path));
 			all = false;
@@ -15617,11 +15610,8 @@ static void
 itemcontainerd(struct buf *b, const char *word)
 {
 	static const char *const modes[] = { "none", "user", "system", "user+system", "system+user" };
-	size_t i;
 
-	for (i = 0; i < LEN(modes) && strcmp(word, modes[i]) != 0; i++)
-		;
-	if (i == LEN(modes))
+	if (!oneof(word, modes, LEN(modes)))
 		badflag("containerd", "expected one of [`user`, `system`, `user+system`, `none`], got %s", bq(word));
 	bufprintf(b, ".containerd.user = %s | .containerd.system = %s", strstr(word, "user") ? "true" : "false",
 	    strstr(word, "system") ? "true" : "false");
@@ -17205,9 +17195,7 @@ cmdlist(int argc, char *argv[])
 	if (argc) {
 		want = (struct strs){ yalloc(&perm, (size_t)argc * sizeof *want.v), 0 };
 		for (i = 0; i < (size_t)argc; i++) {
-			for (k = 0; k < all.n && strcmp(all.v[k], argv[i]) != 0; k++)
-				;
-			if (k < all.n)
+			if (oneof(argv[i], all.v, all.n))
 				want.v[want.n++] = argv[i];
 			else {
 				warn("No instance matching %s found.", argv[i]);
@@ -18811,15 +18799,12 @@ cmdnetcreate(int argc, char *argv[])
 	bool bridged = strcmp(mode, "bridged") == 0;
 	struct ynode *n;
 	struct ydoc d;
-	size_t i;
 	int lock;
 
 	(void)argc;
 	if ((e = badident(argv[0])))
 		die("network name %s is invalid: %s", bq(argv[0]), e);
-	for (i = 0; i < LEN(modes) && strcmp(modes[i], mode) != 0; i++)
-		;
-	if (i == LEN(modes))
+	if (!oneof(mode, modes, LEN(modes)))
 		die("network mode %s is unknown, must be one of: user-v2, host, shared, bridged", bq(mode));
 	lock = networksload(&d);
 	if (yget(yget(d.root, "networks"), argv[0]))
