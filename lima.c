@@ -3499,7 +3499,7 @@ putitems(struct layers *l, int i, const struct key *k, const struct ynode *seq, 
 
 static const int fromtop[] = { OVERRIDE, INSTANCE, DEFAULT }, frombottom[] = { DEFAULT, INSTANCE, OVERRIDE };
 
-/* What the layers say of row k, into its member. */
+/* What the layers say of row k, which is no KRAW, into its member. */
 static void
 merge(struct layers *l, const struct key *k)
 {
@@ -3512,9 +3512,8 @@ merge(struct layers *l, const struct key *k)
 
 	for (x = 0; x < NLAYER; x++) {
 		n = val[i = order[x]];
-		if (!n || n->kind == Y_NULL || (k->merge == MOWN && i != INSTANCE) || k->type == KRAW || k->mute) {
-			if (!(k->type == KRAW && n && i == INSTANCE))
-				val[i] = NULL;
+		if (!n || n->kind == Y_NULL || (k->merge == MOWN && i != INSTANCE) || k->mute) {
+			val[i] = NULL;
 		} else if (k->type == KLIST && n->kind != Y_SEQ) {
 			badtype(l, i, n, k->path, "sequence");
 			val[i] = NULL;
@@ -3530,7 +3529,7 @@ merge(struct layers *l, const struct key *k)
 			out->n += putitems(l, i, k, n, (char *)out->v + out->n * k->size);
 		else if (k->type == KSTRS && n->kind == Y_SEQ && !n->n)
 			continue;
-		else if (k->type != KRAW)
+		else
 			putnode(l, k, l->c, i, n);
 		if (k->merge == MTOP || (k->merge <= MOWN && k->type != KPAIRS))
 			break;
