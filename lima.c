@@ -19846,10 +19846,7 @@ unknowncmd(const char *name)
 static const char *
 findplugin(const char *name)
 {
-	const char *path = strchr(name, '/') || startswith(name, "url-") ? NULL : findin(pluginpath(), keep("limactl-%s", name));
-	struct stat st;
-
-	return path && stat(path, &st) == 0 && S_ISREG(st.st_mode) ? path : NULL;
+	return strchr(name, '/') || startswith(name, "url-") ? NULL : findin(pluginpath(), keep("limactl-%s", name));
 }
 
 /* Become the plugin of that name, if there is one. */
@@ -19901,7 +19898,7 @@ allplugins(size_t *n)
 {
 	struct plugin *v = NULL, *r;
 	char *path = keep("%s", pluginpath()), *dir;
-	const char *name;
+	const char *name, *prog;
 	struct dirent *d;
 	size_t cap = 0, i;
 	DIR *dp;
@@ -19915,14 +19912,11 @@ allplugins(size_t *n)
 			name = keep("%s", d->d_name + 8);
 			for (i = 0; i < *n && strcmp(v[i].name, name) != 0; i++)
 				;
-			if (i < *n || findcmd(NULL, name) || !findplugin(name))
+			if (i < *n || findcmd(NULL, name) || !(prog = findplugin(name)))
 				continue;
 			if (*n == cap)
 				v = xrealloc(v, cap = cap * 2 + 8, sizeof *v);
-			v[*n].name = name;
-			v[*n].path = findplugin(name);
-			v[*n].desc = plugindesc(v[*n].path);
-			(*n)++;
+			v[(*n)++] = (struct plugin){ name, prog, plugindesc(prog) };
 		}
 		if (dp)
 			closedir(dp);
