@@ -3575,25 +3575,23 @@ qemuopts(struct layers *l)
 			putnode(l, k, l->c, INSTANCE, n);
 }
 
+/* A text, "" for NULL, as the value of a key. */
+static void
+putstr(struct ydoc *d, struct ynode *map, const char *key, const char *s)
+{
+	(void)yput(d, map, key, ynewstr(d, s ? s : ""));
+}
+
 static struct ynode *
 parammap(struct layers *l)
 {
-	const struct ynode *p = l->val[0][INSTANCE], *n;
+	bool onway;
+	const struct ynode *p = l->val[keyrow(confkeys, "param", &onway) - confkeys][INSTANCE];
 	struct ynode *map = ynewmap(&l->vars);
-	const struct key *k;
 
-	for (k = confkeys; strcmp(k->path, "param") != 0; k++)
-		;
-	if ((p = l->val[k - confkeys][INSTANCE]) && p->kind == Y_MAP)
-		for (n = p->first; n; n = n->next)
-			(void)yput(&l->vars, map, ykey(n), ynewstr(&l->vars, ystr(&perm, n) ? ystr(&perm, n) : ""));
+	for (p = p && p->kind == Y_MAP ? p->first : NULL; p; p = p->next)
+		putstr(&l->vars, map, ykey(p), ystr(&perm, p));
 	return map;
-}
-
-static void
-putvar(struct layers *l, struct ynode *map, const char *name, const char *val)
-{
-	(void)yput(&l->vars, map, name, ynewstr(&l->vars, val ? val : ""));
 }
 
 /* Expand the guest's variables in *s (spec/config.md 10.1). */
@@ -3607,11 +3605,11 @@ xguest(struct layers *l, const char **s, const char *what)
 		return;
 	if (!(m = l->guest)) {
 		m = l->guest = ynewmap(&l->vars);
-		putvar(l, m, "Name", c->name);
-		putvar(l, m, "Hostname", guesthostname(c->name));
+		putstr(&l->vars, m, "Name", c->name);
+		putstr(&l->vars, m, "Hostname", guesthostname(c->name));
 		(void)yput(&l->vars, m, "UID", ynewint(&l->vars, c->uid));
-		putvar(l, m, "User", c->user);
-		putvar(l, m, "Home", c->home);
+		putstr(&l->vars, m, "User", c->user);
+		putstr(&l->vars, m, "Home", c->home);
 		(void)yput(&l->vars, m, "Param", parammap(l));
 	}
 	*s = expandmap(&perm, *s, m, what);
@@ -3627,15 +3625,15 @@ xhost(struct layers *l, const char **s, const char *what)
 		return;
 	if (!(m = l->host)) {
 		m = l->host = ynewmap(&l->vars);
-		putvar(l, m, "Dir", l->c->dir);
-		putvar(l, m, "Name", l->c->name);
-		putvar(l, m, "Instance", l->c->name);
-		putvar(l, m, "UID", keep("%lld", (long long)host.uid));
-		putvar(l, m, "User", host.login);
-		putvar(l, m, "Home", host.home);
-		putvar(l, m, "GlobalTempDir", "/tmp");
-		putvar(l, m, "TempDir", envor("TMPDIR", "/tmp"));
-		putvar(l, m, "LimaHome", host.limahome);
+		putstr(&l->vars, m, "Dir", l->c->dir);
+		putstr(&l->vars, m, "Name", l->c->name);
+		putstr(&l->vars, m, "Instance", l->c->name);
+		putstr(&l->vars, m, "UID", keep("%lld", (long long)host.uid));
+		putstr(&l->vars, m, "User", host.login);
+		putstr(&l->vars, m, "Home", host.home);
+		putstr(&l->vars, m, "GlobalTempDir", "/tmp");
+		putstr(&l->vars, m, "TempDir", envor("TMPDIR", "/tmp"));
+		putstr(&l->vars, m, "LimaHome", host.limahome);
 		(void)yput(&l->vars, m, "Param", parammap(l));
 	}
 	*s = expandmap(&perm, *s, m, what);
@@ -6364,8 +6362,8 @@ instshares(struct ydoc *d, const struct conf *c)
 
 	for (i = 0; i < c->mounts.n; i++) {
 		e = ynewmap(d);
-		(void)yput(d, e, "location", ynewstr(d, m[i].location));
-		(void)yput(d, e, "mountPoint", ynewstr(d, m[i].mountpoint));
+		putstr(d, e, "location", m[i].location);
+		putstr(d, e, "mountPoint", m[i].mountpoint);
 		(void)yput(d, e, "writable", ynewbool(d, m[i].writable > 0));
 		yappend(d, s, e);
 	}
@@ -6375,10 +6373,8 @@ instshares(struct ydoc *d, const struct conf *c)
 		if (f[i].ignore)
 			continue;
 		e = ynewmap(d);
-		(void)yput(d, e, "guest", ynewstr(d, f[i].guestsocket && *f[i].guestsocket ? f[i].guestsocket :
-		    addrports(f[i].guestip, f[i].guestports)));
-		(void)yput(d, e, "host", ynewstr(d, f[i].hostsocket && *f[i].hostsocket ? f[i].hostsocket :
-		    addrports(f[i].hostip, f[i].hostports)));
+		putstr(d, e, "guest", f[i].guestsocket && *f[i].guestsocket ? f[i].guestsocket : addrports(f[i].guestip, f[i].guestports));
+		putstr(d, e, "host", f[i].hostsocket && *f[i].hostsocket ? f[i].hostsocket : addrports(f[i].hostip, f[i].hostports));
 		(void)yput(d, e, "reverse", ynewbool(d, f[i].reverse > 0));
 		yappend(d, s, e);
 	}
@@ -17016,12 +17012,6 @@ listtemplate(const struct inst *in, const char *fmt)
 		die("%s%s", t.syntax ? "invalid go template: " : "", t.err);
 	puts(s);
 	yarenafree(&a);
-}
-
-static void
-putstr(struct ydoc *d, struct ynode *m, const char *key, const char *s)
-{
-	(void)yput(d, m, key, ynewstr(d, s));
 }
 
 /* The expressions of --yq or --filter as one, each in its own parentheses. */
