@@ -11211,12 +11211,12 @@ static const char *
 cputype(const struct conf *c)
 {
 	const struct pairs *const maps[] = { &c->cputype, &c->oldcputype };
-	size_t i, k;
+	const struct pair *p;
+	size_t i;
 
 	for (i = 0; i < LEN(maps); i++)
-		for (k = 0; k < maps[i]->n; k++)
-			if (strcmp(maps[i]->v[k].key, c->arch) == 0 && maps[i]->v[k].val && *maps[i]->v[k].val)
-				return maps[i]->v[k].val;
+		if ((p = findpair(maps[i], c->arch)) && p->val && *p->val)
+			return p->val;
 	return NULL;
 }
 
@@ -11269,9 +11269,10 @@ checkqemu(const struct conf *c)
 {
 	const struct arch *ar = archbyname(c->arch);
 	const char *cpu = cputype(c), *have, *help, *p, *machine;
+	const struct pair *old = c->oldcputype.v, *new;
 	long long want = 0;
 	bool tail, found = false;
-	size_t n, i, k;
+	size_t n;
 
 	if (c->minqemu && (want = version3(c->minqemu, &tail)) < 0)
 		die("field `vmOpts.qemu.minimumVersion` must be a semvar value, got %s: %s is not in dotted-tri format",
@@ -11280,12 +11281,10 @@ checkqemu(const struct conf *c)
 		die("QEMU %s is too old, template requires %s or later", have, bq(c->minqemu));
 	if (c->oldcputype.n)
 		warn("The top-level `cpuType` field is deprecated and will be removed in a future release. Please migrate to `vmOpts.qemu.cpuType`.");
-	for (i = 0; i < c->oldcputype.n; i++)
-		for (k = 0; k < c->cputype.n; k++)
-			if (strcmp(c->oldcputype.v[i].key, c->cputype.v[k].key) == 0 && c->oldcputype.v[i].val && c->cputype.v[k].val &&
-			    *c->oldcputype.v[i].val && *c->cputype.v[k].val && strcmp(c->oldcputype.v[i].val, c->cputype.v[k].val) != 0)
-				warn("Conflicting cpuType for arch %s: top-level=%s, vmOpts.qemu=%s; using vmOpts.qemu value",
-				    bq(c->cputype.v[k].key), bq(c->oldcputype.v[i].val), bq(c->cputype.v[k].val));
+	for (n = c->oldcputype.n; n--; old++)
+		if ((new = findpair(&c->cputype, old->key)) && old->val && new->val && *old->val && *new->val && strcmp(old->val, new->val) != 0)
+			warn("Conflicting cpuType for arch %s: top-level=%s, vmOpts.qemu=%s; using vmOpts.qemu value",
+			    bq(new->key), bq(old->val), bq(new->val));
 	if (cpu && strcmp(cpu, "max") != 0) {
 		n = strcspn(cpu, ",");
 		machine = keep("-cpu help -machine %.*s", (int)strcspn(ar->machine, ","), ar->machine);
@@ -11293,7 +11292,7 @@ checkqemu(const struct conf *c)
 		for (help = qemusays(ar, machine), p = help; n && !found && (p = strstr(p, cpu)); p += n)
 			found = (p == help || isspace((unsigned char)p[-1]) || p[-1] == '\'') &&
 			    (!p[n] || isspace((unsigned char)p[n]) || p[n] == '\'');
-		if (*help && !found && !(strcmp(cpu, "host") == 0))
+		if (*help && !found && strcmp(cpu, "host") != 0)
 			die("cpu %s is not supported by %s", bq(cpu), ar->qemu);
 	}
 	if (c->legacybios && strcmp(ar->name, "x86_64") != 0 && strcmp(ar->name, "armv7l") != 0)
