@@ -9553,7 +9553,8 @@ userkey(void)
 	close(lock);
 }
 
-/* A path inside double quotes of an ssh option, where % begins a token. */
+/* A word inside double quotes of an ssh option or a systemd unit, where % begins
+ * a token. */
 static const char *
 sshpath(const char *path)
 {
@@ -18843,24 +18844,18 @@ cmdnetdelete(int argc, char *argv[])
 static bool
 addunit(const char *name)
 {
-	const char *path = unitpath(name), *p;
-	struct buf b = { 0 };
+	/* a guest may take its time to shut down */
+	const char *path = unitpath(name), *text = keep(
+	    "[Unit]\nDescription=Virtual machine %%i of limactl\n\n[Service]\nType=simple\n"
+	    "ExecStart=%s start %%i --foreground\nEnvironment=%s\nWorkingDirectory=%%h\n"
+	    "TimeoutStopSec=%lld\nRestart=on-failure\n\n[Install]\nWantedBy=default.target\n",
+	    sshpath(selfpath()), sshpath(keep("LIMA_HOME=%s", host.limahome)), (powerwait + 2 * quitwait) / 1000);
 	bool new = access(path, F_OK) < 0;
 
-	bufprintf(&b, "[Unit]\nDescription=Virtual machine %%i of limactl\n\n[Service]\nType=simple\nExecStart=\"");
-	for (p = selfpath(); *p; p++)
-		bufprintf(&b, *p == '%' ? "%%%%" : *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
-	bufputs(&b, "\" start %i --foreground\nEnvironment=\"LIMA_HOME=");
-	for (p = host.limahome; *p; p++)
-		bufprintf(&b, *p == '%' ? "%%%%" : *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
-	/* a guest may take its time to shut down */
-	bufprintf(&b, "\"\nWorkingDirectory=%%h\nTimeoutStopSec=%lld\nRestart=on-failure\n\n[Install]\nWantedBy=default.target\n",
-	    (powerwait + 2 * quitwait) / 1000);
-	if (mkdirs(keep("%.*s", (int)(strrchr(path, '/') - path), path), 0700) < 0)
+	if (mkdirs(parentdir(path), 0700) < 0)
 		die("create the directory of %s:", path);
-	if (writefile(path, b.s, b.len, 0644) < 0)
+	if (writefile(path, text, strlen(text), 0644) < 0)
 		exit(1);
-	buffree(&b);
 	systemctl("enable", name);
 	return new;
 }
