@@ -16229,15 +16229,18 @@ edited(const char *text)
 	return s;
 }
 
-/* A question with yes or no, yes when nothing is typed; no without a terminal. */
+/* Is the instance to be started now?  As --start says, or the user at a terminal:
+ * yes when nothing is typed. */
 static bool
-ask(const char *question)
+askstart(void)
 {
 	char line[64];
 
+	if (opt[FSTARTIT].set)
+		return opt[FSTARTIT].b;
 	if (!opt[FTTY].b || !isatty(0))
 		return false;
-	fprintf(stderr, "? %s(Y/n) ", question);
+	fputs("? Do you want to start the instance now? (Y/n) ", stderr);
 	fflush(stderr);
 	if (!fgets(line, sizeof line, stdin)) {
 		if (gotsig)
@@ -16246,7 +16249,6 @@ ask(const char *question)
 	}
 	return strchr("yY\n", *line) != NULL;
 }
-static const char startask[] = "Do you want to start the instance now? ";
 
 /* Those of a menu's options that the filter lets through, drawn over the last
  * drawing, in a window of rows that has number cur of them in it.  The cursor
@@ -16913,7 +16915,7 @@ cmdedit(int argc, char *argv[])
 	}
 	if (lock >= 0)
 		close(lock);
-	if (isinst && (opt[FSTARTIT].set ? opt[FSTARTIT].b : ask(startask)))
+	if (isinst && askstart())
 		startnow(name);
 	return 0;
 }
@@ -17826,8 +17828,7 @@ cmdshell(int argc, char *argv[])
 		hostenv(&b);
 		buffree(&b);
 	}
-	if (!badname(name) && inspect(&in, name) == 0 && in.state == SSTOPPED && in.loaded &&
-	    (opt[FSTARTIT].set ? opt[FSTARTIT].b : ask(startask))) {
+	if (!badname(name) && inspect(&in, name) == 0 && in.state == SSTOPPED && in.loaded && askstart()) {
 		userkey();
 		startinstance(&in, startwait);
 	}
@@ -18232,7 +18233,7 @@ newname(char *argv[], bool clone)
 	close(lock);
 	if (mine >= 0)
 		close(mine);
-	if (opt[FSTARTIT].set ? opt[FSTARTIT].b : ask(startask))
+	if (askstart())
 		startnow(new);
 	return 0;
 }
