@@ -14218,13 +14218,19 @@ rebooted(void)
 }
 
 static void
-quit(void)
+askquit(void)
 {
-	warn("The guest did not power off; asking QEMU to quit");
 	hastate(AQUIT, quitwait);
 	/* without a monitor SIGTERM does the same: QEMU flushes its disks and exits */
 	if (qmpsend(&ha.qmp, "quit") < 0)
 		prockill(&ha.kids[KQEMU], SIGTERM);
+}
+
+static void
+quit(void)
+{
+	warn("The guest did not power off; asking QEMU to quit");
+	askquit();
 }
 
 static void
@@ -14296,11 +14302,8 @@ static void
 broken(void)
 {
 	/* an adopted console tells of the past */
-	if (ha.running || ha.adopted)
-		return;
-	hastate(AQUIT, quitwait);
-	if (qmpsend(&ha.qmp, "quit") < 0)
-		prockill(&ha.kids[KQEMU], SIGTERM);
+	if (!ha.running && !ha.adopted)
+		askquit();
 }
 
 static void
@@ -14401,8 +14404,6 @@ consoleline(const char *s, bool whole)
 			warn("%s", text.s);
 		else
 			info("%s %s", w->say, b.s ? b.s : "");
-		buffree(&text);
-		buffree(&b);
 		break;
 	case WPANIC:
 	case WSTUCK:
@@ -14410,17 +14411,16 @@ consoleline(const char *s, bool whole)
 			break;
 		ha.stuck = true;
 		bufsafe(&b, s, strlen(s));
-		bufputs(&text, w->say);
-		bufprintf(&text, ": %s", b.s ? b.s : "");
+		bufprintf(&text, "%s: %s", w->say, b.s ? b.s : "");
 		if (ha.reboots < manyreboots) {
 			haerror(text.s);
 			consoletail();
 		}
-		buffree(&text);
-		buffree(&b);
 		haevent(EBROKEN);
 		break;
 	}
+	buffree(&text);
+	buffree(&b);
 }
 
 /* Follow serial.log from where we are. */
