@@ -20160,10 +20160,7 @@ cmdcompletion(int argc, char *argv[])
 	if (i == LEN(completions))
 		die("there is no completion for %s, only for bash, zsh and fish", bq(argv[0]));
 	script = keep("%s", completions[i].script);
-	/* both commands are equally long up to here: cut NoDesc in */
-	while (opt[FNODESC].b && (p = strstr(script, "__complete \"")))
-		script = keep("%.*sNoDesc%s", (int)(p - script) + 10, script, p + 10);
-	while (opt[FNODESC].b && (p = strstr(script, "__complete $")))
+	while (opt[FNODESC].b && (p = strstr(script, "__complete ")))
 		script = keep("%.*sNoDesc%s", (int)(p - script) + 10, script, p + 10);
 	puts(script);
 	return 0;
