@@ -20192,12 +20192,10 @@ checkargc(const struct cmd *c, int argc, char *argv[])
 		why = keep("requires at least %d arg(s), only received %d", c->min, argc);
 	else if (c->max >= 0 && c->min == c->max && argc != c->min)
 		why = keep("accepts %d arg(s), received %d", c->min, argc);
-	else if (c->max >= 0 && argc > c->max && c->min)
+	else if (c->max >= 0 && (argc < c->min || (argc > c->max && c->min)))
 		why = keep("accepts between %d and %d arg(s), received %d", c->min, c->max, argc);
 	else if (c->max >= 0 && argc > c->max)
 		why = keep("accepts at most %d arg(s), received %d", c->max, argc);
-	else if (c->max >= 0 && argc < c->min)
-		why = keep("accepts between %d and %d arg(s), received %d", c->min, c->max, argc);
 	if (why && (startswith(c->name, "snapshot ") || c->bit == USERNET))
 		die("%s", why);
 	if (why)
