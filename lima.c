@@ -1010,10 +1010,10 @@ clonefile(const char *src, const char *dst, bool ours)
 }
 
 /* The process that holds a lock on a pid file, 0 when none does, -1 when it is
- * one of another pid namespace.  QEMU keeps
- * one on its -pidfile (lockf, fcntl(2)), our host agent one on ha.pid: the
- * kernel drops it with the process, so a stale file or a reused pid lies to
- * nobody.  The answer comes from l_pid; the file's text is never read. */
+ * one of another pid namespace.  QEMU keeps one on its -pidfile (lockf,
+ * fcntl(2)), our host agent one on ha.pid: the kernel drops it with the process,
+ * so a stale file or a reused pid lies to nobody.  The answer comes from l_pid;
+ * the file's text is never read. */
 static pid_t
 lockholder(const char *path)
 {
@@ -4040,7 +4040,7 @@ madeby(struct conf *c)
 		}
 }
 
-/* What a scalar's value says beside its type: nothing, in some cases. */
+/* Values that mean the default: 0 CPUs, and the word `default`. */
 static void
 emptydefaults(struct conf *c)
 {
@@ -4878,6 +4878,7 @@ out:
 	yfree(&l.vars);
 	yfree(&doc);
 }
+
 /* ---- 11. Expressions ---------------------------------------------------- */
 
 /* The subset of yq that --set, --yq, --filter and `template yq` take.
@@ -10580,7 +10581,7 @@ fxdowrite(struct fx *s, struct fxreq *q, uint32_t id)
 	return 0;
 }
 
-/* stat of a path or a handle; fd is O_PATH and taken. */
+/* stat of a path or a handle.  ours: fd is closed. */
 static int
 fxstat(struct fx *s, int fd, uint32_t id, bool ours)
 {
@@ -11845,7 +11846,6 @@ static int
 procstart(struct proc *p, const struct job *j, void (*over)(struct proc *, int))
 {
 	pid_t pid = spawn(j);
-
 	int e;
 
 	if (pid < 0)
@@ -14233,8 +14233,9 @@ quit(void)
 	askquit();
 }
 
+/* The command of askoff() is over; what counts is QEMU's end. */
 static void
-offended(struct proc *p, int st)
+offtold(struct proc *p, int st)
 {
 	(void)p;
 	(void)st;
@@ -14249,7 +14250,7 @@ askoff(void)
 	ha.offasked = true;
 	info("The power button seems to have no effect; asking the guest through ssh");
 	bufputs(&b, "systemctl poweroff 2>/dev/null || poweroff\n");
-	sshscript(&ha.off, "sudo -n sh", &b, NOFD, offended);
+	sshscript(&ha.off, "sudo -n sh", &b, NOFD, offtold);
 	buffree(&b);
 }
 
@@ -15111,7 +15112,7 @@ static struct {
 	char *stage;                    /* what the status line says */
 } fol;
 
-/* Open both logs.  anew: empty them first; else go on from from_end or start. */
+/* Open both logs.  anew: empty them first.  fromend: what is there counts as read. */
 static void
 followopen(const char *dir, bool anew, bool fromend)
 {
@@ -15520,6 +15521,8 @@ enum flagid {
 	FPROGRESS, FSTARTIT, FRECURSIVE, FVERBOSE, FBACKEND, FSHOWFORMAT, FTUNNELTYPE, FSOCKSPORT,
 	FTAG, FMODE, FGATEWAY, FINTERFACE, FCONDITION, FUSERUNIT, FENABLED, FHISTORY, FWATCHALL, FNODESC, FOUTPUT, FPRESERVEENV, FRECONNECT, FSYNC, FSIZE, FDISKFORMAT, NFLAG,
 };
+
+/* A boolean as strconv.ParseBool reads it; false when it is none. */
 static bool
 boolword(const char *s, bool *out)
 {
@@ -15533,8 +15536,6 @@ boolword(const char *s, bool *out)
 		}
 	return false;
 }
-
-/* The item that a word of a flag is; one that is none ends the command. */
 
 static _Noreturn PRINTF(2, 3) void
 badflag(const char *name, const char *fmt, ...)
@@ -15564,6 +15565,8 @@ xquote(struct buf *b, const char *s)
 	bufputc(b, '"');
 }
 
+/* The items of flags: what a word of one stands for in its expression.  A word
+ * that stands for nothing ends the command. */
 static void
 itemdns(struct buf *b, const char *word)
 {
@@ -15930,11 +15933,11 @@ parseflag(char *argv[], uint64_t cmds)
 	return 1;
 }
 
-/* Parse the words after the program's name: the command, its flags and its
- * arguments, which are left in argv[0..*argc).  NULL: no command was named. */
 static _Noreturn void unknowncmd(const char *name);
 static void runplugin(char *argv[]);
 
+/* Parse the words after the program's name: the command, its flags and its
+ * arguments, which are left in argv[0..*argc).  NULL: no command was named. */
 static const struct cmd *
 parseargs(int *argc, char *argv[])
 {
@@ -17705,7 +17708,7 @@ struct sync {
 	const char *guest;
 };
 
-/* rsync between the two directories.  flags: more of its flags, or NULL.  out:
+/* rsync between the two directories.  more: further flags of it, or NULL.  out:
  * what it says, or NULL. */
 static int
 syncrun(const struct sync *s, bool back, const char *const *more, struct buf *out)
