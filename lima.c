@@ -15553,14 +15553,14 @@ badflag(const char *name, const char *fmt, ...)
 static void
 xquote(struct buf *b, const char *s)
 {
+	static const char from[] = "\n\t\r\"\\", to[] = "ntr\"\\";
+	const char *e;
+
 	bufputc(b, '"');
 	for (; *s; s++) {
-		const char *e = strchr("n\nt\tr\r\"\"\\\\", *s);
-		if (*s == '\n' || *s == '\t' || *s == '\r' || *s == '"' || *s == '\\') {
-			bufputc(b, '\\');
-			bufputc(b, *s == '"' || *s == '\\' ? *s : e[-1]);
-		} else
-			bufputc(b, *s);
+		e = strchr(from, *s);
+		bufputs(b, e ? "\\" : "");
+		bufputc(b, e ? to[e - from] : *s);
 	}
 	bufputc(b, '"');
 }
