@@ -529,6 +529,23 @@ dotted(const char *s, int n, long long *v, const char **end)
 	return i;
 }
 
+static bool
+wordchar(int c)
+{
+	return isalnum((unsigned char)c) || c == '_';
+}
+
+/* How many letters, digits and _ s begins with. */
+static size_t
+wordlen(const char *s)
+{
+	size_t n = 0;
+
+	while (wordchar(s[n]))
+		n++;
+	return n;
+}
+
 /* The next word of a line, NULL at its end. */
 static char *
 nextword(char **line)
@@ -4613,7 +4630,7 @@ checkparam(const struct conf *c, const char *v)
 	(void)v;
 	for (i = 0; i < c->param.n; i++) {
 		s = c->param.v[i].key;
-		if (!isalpha((unsigned char)*s) || s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")])
+		if (!isalpha((unsigned char)*s) || s[wordlen(s)])
 			bufprintf(&b, "%sparam %s name does not match regex `^[a-zA-Z][a-zA-Z0-9_]*$`", b.len ? "\n" : "", bq(s));
 		for (s = c->param.v[i].val; *s && ((unsigned char)*s >= ' ' || *s == '\t') && *s != 0x7f; s++)
 			;
@@ -4683,10 +4700,10 @@ usesparam(const char *s, const char *name)
 	const char *p;
 
 	for (p = s; (p = strstr(p, name)); p++) {
-		if (isalnum((unsigned char)p[n]) || p[n] == '_')
+		if (wordchar(p[n]))
 			continue;
 		i = (size_t)(p - s);
-		if (i >= 6 && strncmp(p - 6, "PARAM_", 6) == 0 && (i == 6 || (!isalnum((unsigned char)p[-7]) && p[-7] != '_')))
+		if (i >= 6 && strncmp(p - 6, "PARAM_", 6) == 0 && (i == 6 || !wordchar(p[-7])))
 			return true;
 		if (i < 7 || strncmp(p - 7, ".Param.", 7) != 0 || strncmp(p + strcspn(p, "}"), "}}", 2) != 0)
 			continue;
@@ -5571,7 +5588,7 @@ xone(const char *p, const char *end, unsigned char c)
 	bool not = p[1] == '^', hit = false;
 
 	if (*p == '\\')
-		return p[1] == 'd' ? isdigit(c) : p[1] == 'w' ? isalnum(c) || c == '_' : p[1] == 's' ? isspace(c) : p[1] == (char)c;
+		return p[1] == 'd' ? isdigit(c) : p[1] == 'w' ? wordchar(c) : p[1] == 's' ? isspace(c) : p[1] == (char)c;
 	if (*p != '[')
 		return *p == '.' || *p == (char)c;
 	for (p += 1 + not; p < end - 1; p++)
@@ -5923,7 +5940,7 @@ static struct xnode *
 xword(struct x *x)
 {
 	static const char *const files[] = { "load", "load_str", "load_xml", "load_props", "load_base64" };
-	size_t n = strspn(x->p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"), i;
+	size_t n = wordlen(x->p), i;
 	const char *w = ystrndup(&x->d->a, x->p, n);
 	const struct xop *f = NULL;
 	struct xnode *e;
@@ -5991,8 +6008,7 @@ xentries(struct x *x)
 		return e;
 	do {
 		xskip(x);
-		n = strspn(x->p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
-		if (n) {
+		if ((n = wordlen(x->p))) {
 			k = xconst(x, ynewstr(x->d, ystrndup(&x->d->a, x->p, n)));
 			x->p += n;
 		} else
@@ -6053,8 +6069,7 @@ xexpr(struct x *x, int prec)
 		xskip(x);
 		for (op = xops; op < xops + LEN(xops); op++) {
 			n = strlen(op->word);
-			if (strncmp(x->p, op->word, n) == 0 && !(isalpha((unsigned char)*op->word) &&
-			    (isalnum((unsigned char)x->p[n]) || x->p[n] == '_')))
+			if (strncmp(x->p, op->word, n) == 0 && !(isalpha((unsigned char)*op->word) && wordchar(x->p[n])))
 				break;
 		}
 		if (op == xops + LEN(xops) || op->prec < prec)
@@ -8179,12 +8194,6 @@ imagesuffix(const char *s)
 	return 0;
 }
 
-static bool
-wordchar(int c)
-{
-	return isalnum((unsigned char)c) || c == '_';
-}
-
 /* Remove each [-_.]WORD that ends at the end of a word. */
 static void
 dropword(char *s, const char *word)
@@ -8231,8 +8240,7 @@ imagearch(const char *loc)
 	size_t n, i, k;
 
 	for (p = loc; *p; p += n ? n : 1) {
-		for (n = 0; wordchar(p[n]); n++)
-			;
+		n = wordlen(p);
 		for (i = 0; i < LEN(archs); i++)
 			for (ar = &archs[i], k = 0; k < 2; k++) {
 				const char *w = k ? ar->other : ar->name;
@@ -17301,7 +17309,7 @@ hostenv(struct buf *b)
 	for (e = environ; *e; e++) {
 		/* a name that is none, as of an exported function, is nothing for env(1) */
 		if (!(eq = strchr(*e, '=')) || eq == *e ||
-		    *e + strspn(*e, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") != eq)
+		    *e + wordlen(*e) != eq)
 			continue;
 		name = keep("%.*s", (int)(eq - *e), *e);
 		if (envlisted(&block, name) && !envlisted(&allow, name))
