@@ -1657,8 +1657,7 @@ hostuser(void)
 		host.gecos = keep("%s", pw->pw_gecos ? pw->pw_gecos : "");
 		return;
 	}
-	arg(&a, "getent");
-	arg(&a, "passwd");
+	argwords(&a, "getent passwd");
 	arg(&a, "%ld", (long)host.uid);
 	if (runto(a.v, NULL, &b, NOFD) == 0) {
 		for (p = keep("%s", b.s); p && n < LEN(f); n++)
@@ -9523,11 +9522,7 @@ sshkeygen(const char *path, const char *comment)
 		return;
 	(void)unlink(keep("%s.tmp", path));
 	(void)unlink(keep("%s.tmp.pub", path));
-	arg(&a, "ssh-keygen");
-	arg(&a, "-q");
-	arg(&a, "-t");
-	arg(&a, "ed25519");
-	arg(&a, "-N");
+	argwords(&a, "ssh-keygen -q -t ed25519 -N");
 	arg(&a, "%s", "");
 	arg(&a, "-C");
 	arg(&a, "%s", comment);
@@ -9622,10 +9617,7 @@ sshoptions(struct args *a, const struct conf *c)
 	pid_t pid;
 
 	/* one run tells the version and whether GSSAPI is compiled in */
-	arg(&v, "ssh");
-	arg(&v, "-o");
-	arg(&v, "GSSAPIAuthentication=no");
-	arg(&v, "-V");
+	argwords(&v, "ssh -o GSSAPIAuthentication=no -V");
 	if (cloexecpipe(p) < 0)
 		die("pipe:");
 	j.argv = v.v;
@@ -11339,10 +11331,7 @@ qemumachine(struct args *a, const struct conf *c, const struct arch *ar, const c
 	else
 		arg(a, "%s", accel);
 	if (x86) {
-		arg(a, "-global");
-		arg(a, "ICH9-LPC.disable_s3=1");
-		arg(a, "-global");
-		arg(a, "ICH9-LPC.disable_s4=1");
+		argwords(a, "-global ICH9-LPC.disable_s3=1 -global ICH9-LPC.disable_s4=1");
 	}
 	arg(a, "-smp");
 	arg(a, "%lld,sockets=1,cores=%lld,threads=1", c->cpus, c->cpus);
@@ -11431,10 +11420,7 @@ qemuextras(struct args *a, const struct conf *c, const struct arch *ar)
 		} else {
 			if (c->audiointerface && strcmp(c->audiointerface, "virtio") == 0)
 				warn("`audio.interface: virtio` needs QEMU 8.2.0 or later; using hda");
-			arg(a, "-device");
-			arg(a, "ich9-intel-hda");
-			arg(a, "-device");
-			arg(a, "hda-output,audiodev=snd0");
+			argwords(a, "-device ich9-intel-hda -device hda-output,audiodev=snd0");
 		}
 	}
 	if (c->tpm && ar->tpm) {
@@ -11573,20 +11559,13 @@ qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
 	qemuserial(a, c);
 	arg(a, "-chardev");
 	arg(a, "socket,id=char-qmp,path=%s,server=on,wait=off", qemupath(keep("%s/qmp.sock", dir)));
-	arg(a, "-mon");
-	arg(a, "chardev=char-qmp,mode=control");
-	arg(a, "-chardev");
-	arg(a, "socket,id=char-ha,fd=3,server=on,wait=off");
-	arg(a, "-mon");
-	arg(a, "chardev=char-ha,mode=control");
-	if (sandbox) {
-		arg(a, "-sandbox");
-		arg(a, "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-	}
+	argwords(a, "-mon chardev=char-qmp,mode=control -chardev socket,id=char-ha,fd=3,server=on,wait=off -mon chardev=char-ha,mode=control");
+	if (sandbox)
+		argwords(a, "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 	arg(a, "-name");
 	arg(a, "lima-%s", c->name);
 	arg(a, "-pidfile");
-	arg(a, "%s", keep("%s/qemu.pid", dir));
+	arg(a, "%s/qemu.pid", dir);
 }
 
 /* ---- 22. QMP ------------------------------------------------------------ */
@@ -15435,8 +15414,7 @@ runplaybooks(const struct inst *in)
 			if (setenv(keep("PARAM_%s", v[k].key), v[k].val, 1) < 0)
 				die("setenv:");
 		argsfree(&a);
-		arg(&a, "ansible-playbook");
-		arg(&a, "-i");
+		argwords(&a, "ansible-playbook -i");
 		arg(&a, "%s", inventory);
 		arg(&a, "%s", p[i].playbook);
 		info("Waiting for ansible playbook %s", bq(p[i].playbook));
@@ -17535,8 +17513,7 @@ guestquiet(const struct inst *in, const char *words, int err)
 
 	sshprogram(&a);
 	sshconfigargs(&a, in);
-	arg(&a, "-o");
-	arg(&a, "LogLevel=ERROR");
+	argwords(&a, "-o LogLevel=ERROR");
 	arg(&a, "%s", guesthostname(in->name));
 	arg(&a, "%s", words);
 	st = runto(a.v, NULL, NULL, err);
@@ -17698,8 +17675,7 @@ reconnect(const struct inst *in)
 	sshprogram(&a);
 	arg(&a, "-F");
 	arg(&a, "%s/ssh.config", in->dir);
-	arg(&a, "-O");
-	arg(&a, "exit");
+	argwords(&a, "-O exit");
 	arg(&a, "%s", guesthostname(in->name));
 	if (runto(a.v, NULL, NULL, NOFD) != 0)
 		warn("The ssh session of %s did not end", bq(in->name));
@@ -17725,18 +17701,11 @@ syncrun(const struct sync *s, bool back, const char *const *more, struct buf *ou
 	struct args a = { 0 };
 	int st;
 
-	arg(&a, "rsync");
-	arg(&a, "-a");
-	if (!more)
-		arg(&a, "-q");
-	arg(&a, "-r");
-	arg(&a, "--delete");
+	argwords(&a, more ? "rsync -a -r --delete" : "rsync -a -q -r --delete");
 	for (; more && *more; more++)
 		arg(&a, "%s", *more);
-	if (back) {     /* files stay the host user's, also when that is root */
-		arg(&a, "--no-owner");
-		arg(&a, "--no-group");
-	}
+	if (back)       /* files stay the host user's, also when that is root */
+		argwords(&a, "--no-owner --no-group");
 	arg(&a, "-e");
 	arg(&a, "%s", rsyncshell(s->in));
 	arg(&a, "--");
@@ -17849,21 +17818,15 @@ cmdshell(int argc, char *argv[])
 	if (opt[FSYNC].set && *opt[FSYNC].s)
 		sy = syncto(&in);
 	sshprogram(&a);
-	arg(&a, "-F");
-	arg(&a, "/dev/null");
+	argwords(&a, "-F /dev/null");
 	configoptions(&a, in.dir, awaitmaster(&in));
 	if (isatty(1))
 		arg(&a, "-t");
-	if (getenv("COLORTERM")) {
-		arg(&a, "-o");
-		arg(&a, "SendEnv=COLORTERM");
-	}
-	arg(&a, "-o");
-	arg(&a, "LogLevel=ERROR");
-	arg(&a, "-p");
+	if (getenv("COLORTERM"))
+		argwords(&a, "-o SendEnv=COLORTERM");
+	argwords(&a, "-o LogLevel=ERROR -p");
 	arg(&a, "%lld", portofconfig(in.dir));
-	arg(&a, "127.0.0.1");
-	arg(&a, "--");
+	argwords(&a, "127.0.0.1 --");
 	arg(&a, "%s", shellscript(&in, sy.guest, argc, argv));
 	if (!sy.in)
 		become(&a, "openssh-client");
@@ -17910,11 +17873,7 @@ copyrsync(struct args *a, struct place *w, int argc, const struct inst *only, bo
 {
 	int i;
 
-	arg(a, "rsync");
-	arg(a, "-a");
-	arg(a, verbose ? "-v" : "-q");
-	if (verbose)
-		arg(a, "--progress");
+	argwords(a, verbose ? "rsync -a -v --progress" : "rsync -a -q");
 	if (opt[FRECURSIVE].b) {
 		arg(a, "-r");
 		rsyncslashes(w, argc);
@@ -17938,15 +17897,13 @@ copyscp(struct args *a, struct place *w, int argc, const struct inst *only, cons
 	if (config) {
 		arg(a, "-F");
 		arg(a, "%s", config);
-		arg(a, "-o");
-		arg(a, "ControlMaster=no");
+		argwords(a, "-o ControlMaster=no");
 	} else if (only)
 		sshconfigargs(a, only);
 	arg(a, verbose ? "-v" : "-q");
 	if (opt[FRECURSIVE].b)
 		arg(a, "-r");
-	arg(a, "-3");
-	arg(a, "--");
+	argwords(a, "-3 --");
 	for (i = 0; i < argc; i++)
 		if (w[i].in)
 			arg(a, "%s:%s", guesthostname(w[i].in->name), w[i].path);
@@ -18011,15 +17968,9 @@ cmdtunnel(int argc, char *argv[])
 		die("no free port on 127.0.0.1:");
 	(void)awaitmaster(&in);
 	sshprogram(&a);
-	arg(&a, "-F");
-	arg(&a, "/dev/null");
+	argwords(&a, "-F /dev/null");
 	configoptions(&a, in.dir, false);
-	arg(&a, "-o");
-	arg(&a, "ExitOnForwardFailure=yes");
-	arg(&a, "-q");
-	arg(&a, "-f");
-	arg(&a, "-N");
-	arg(&a, "-D");
+	argwords(&a, "-o ExitOnForwardFailure=yes -q -f -N -D");
 	arg(&a, "127.0.0.1:%lld", port);
 	arg(&a, "-p");
 	arg(&a, "%lld", portofconfig(in.dir));
@@ -18403,8 +18354,7 @@ snapshot(const char *name, const struct snapop *op)
 		close(lock);
 		return 0;
 	}
-	arg(&a, "qemu-img");
-	arg(&a, "snapshot");
+	argwords(&a, "qemu-img snapshot");
 	arg(&a, "%s", op->flag);
 	if (!list)
 		arg(&a, "%s", tag);
