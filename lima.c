@@ -7280,10 +7280,10 @@ getbe64(const unsigned char *p)
 	return v;
 }
 
-static unsigned long
+static uint32_t
 getbe32(const unsigned char *p)
 {
-	return (unsigned long)p[0] << 24 | (unsigned long)p[1] << 16 | (unsigned long)p[2] << 8 | p[3];
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
 /* Look at the first bytes of a qcow2 file (docs/interop/qcow2.txt).  One that
@@ -7292,7 +7292,7 @@ getbe32(const unsigned char *p)
 static const char *
 qcow2header(const unsigned char *h, size_t n, long long *size)
 {
-	unsigned long version;
+	uint32_t version;
 
 	if (n < 72)
 		return "has a cut qcow2 header";
@@ -8803,10 +8803,8 @@ put32le(struct buf *b, uint32_t v)              /* 7.3.1 */
 static void
 put32be(struct buf *b, uint32_t v)              /* 7.3.2 */
 {
-	int i;
-
-	for (i = 3; i >= 0; i--)
-		bufputc(b, (unsigned char)(v >> 8 * i));
+	v = htonl(v);
+	bufadd(b, &v, 4);
 }
 
 static void
@@ -10176,7 +10174,7 @@ fxget32(struct fxreq *q)
 	}
 	q->p += 4;
 	q->n -= 4;
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+	return getbe32(p);
 }
 
 static uint64_t
@@ -10270,23 +10268,16 @@ fxset32(void *at, uint32_t v)
 }
 
 static void
-fxput32(struct buf *b, uint32_t v)
-{
-	v = htonl(v);
-	bufadd(b, &v, 4);
-}
-
-static void
 fxput64(struct buf *b, uint64_t v)
 {
-	fxput32(b, (uint32_t)(v >> 32));
-	fxput32(b, (uint32_t)v);
+	put32be(b, (uint32_t)(v >> 32));
+	put32be(b, (uint32_t)v);
 }
 
 static void
 fxputstr(struct buf *b, const char *s)
 {
-	fxput32(b, (uint32_t)strlen(s));
+	put32be(b, (uint32_t)strlen(s));
 	bufputs(b, s);
 }
 
@@ -10295,22 +10286,22 @@ fxputattr(struct fx *s, const struct stat *st)
 {
 	struct buf *b = &s->out;
 
-	fxput32(b, FXSIZE|FXOWNER|FXMODE|FXTIMES);
+	put32be(b, FXSIZE|FXOWNER|FXMODE|FXTIMES);
 	fxput64(b, (uint64_t)st->st_size);
-	fxput32(b, st->st_uid == s->uid ? s->guestuid : st->st_uid);
-	fxput32(b, st->st_gid == s->gid ? s->guestgid : st->st_gid);
-	fxput32(b, st->st_mode);
-	fxput32(b, (uint32_t)st->st_atime);
-	fxput32(b, (uint32_t)st->st_mtime);
+	put32be(b, st->st_uid == s->uid ? s->guestuid : st->st_uid);
+	put32be(b, st->st_gid == s->gid ? s->guestgid : st->st_gid);
+	put32be(b, st->st_mode);
+	put32be(b, (uint32_t)st->st_atime);
+	put32be(b, (uint32_t)st->st_mtime);
 }
 
 /* Begin a reply; its length comes when the request is done. */
 static void
 fxreply(struct fx *s, enum fxtype t, uint32_t id)
 {
-	fxput32(&s->out, 0);
+	put32be(&s->out, 0);
 	bufputc(&s->out, t);
-	fxput32(&s->out, id);
+	put32be(&s->out, id);
 }
 
 static int
@@ -10472,9 +10463,9 @@ fxhandlenew(struct fx *s, int fd, DIR *dir, uint32_t id)
 	h = &s->h[i];
 	*h = (struct fxhandle){ fd, dir, s->serial++, true };
 	fxreply(s, FXHANDLE, id);
-	fxput32(&s->out, 8);
-	fxput32(&s->out, (uint32_t)i);
-	fxput32(&s->out, h->serial);
+	put32be(&s->out, 8);
+	put32be(&s->out, (uint32_t)i);
+	put32be(&s->out, h->serial);
 	return 1;
 }
 
@@ -10546,7 +10537,7 @@ fxdoread(struct fx *s, struct fxreq *q, uint32_t id)
 	if (len > FXMAX - 1024)
 		len = FXMAX - 1024;
 	fxreply(s, FXDATA, id);
-	fxput32(&s->out, 0);
+	put32be(&s->out, 0);
 	bufgrow(&s->out, len);
 	if (h->dir || at > INT64_MAX)
 		n = fxfail(EINVAL);
@@ -10685,7 +10676,7 @@ fxdoreaddir(struct fx *s, struct fxreq *q, uint32_t id)
 		return fxfail(h ? EBADF : q->err);
 	fxreply(s, FXNAME, id);
 	count = s->out.len;
-	fxput32(&s->out, 0);
+	put32be(&s->out, 0);
 	while (s->out.len - start < FXNAMES && (d = readdir(h->dir))) {
 		/* the root's .. is outside */
 		if (fstatat(h->fd, strcmp(d->d_name, "..") == 0 ? "." : d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
@@ -10755,10 +10746,10 @@ static void
 fxname(struct fx *s, const char *name, uint32_t id)
 {
 	fxreply(s, FXNAME, id);
-	fxput32(&s->out, 1);
+	put32be(&s->out, 1);
 	fxputstr(&s->out, name);
 	fxputstr(&s->out, name);
-	fxput32(&s->out, 0);
+	put32be(&s->out, 0);
 }
 
 /* What a path is called from the root; nothing is looked at. */
@@ -10938,9 +10929,9 @@ fxversion(struct fx *s)
 {
 	size_t i;
 
-	fxput32(&s->out, 0);
+	put32be(&s->out, 0);
 	bufputc(&s->out, FXVERSION);
-	fxput32(&s->out, 3);
+	put32be(&s->out, 3);
 	for (i = 0; i < LEN(fxexts); i++) {
 		fxputstr(&s->out, fxexts[i].name);
 		fxputstr(&s->out, fxexts[i].version);
@@ -10963,7 +10954,7 @@ fxstatus(struct fx *s, uint32_t id, int e)
 	for (i = 0; i < LEN(t) && t[i].e != e; i++)
 		;
 	fxreply(s, FXSTATUS, id);
-	fxput32(&s->out, i < LEN(t) ? t[i].code : 4);
+	put32be(&s->out, i < LEN(t) ? t[i].code : 4);
 	fxputstr(&s->out, e ? strerror(e) : "");
 	fxputstr(&s->out, "");
 }
