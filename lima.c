@@ -1256,27 +1256,35 @@ runhere(char *const argv[])
 	return pid < 0 ? -1 : waitchild(pid);
 }
 
+/* As runto(), with the first 64 KiB of stderr in err, which is a text afterwards. */
+static int
+runerr(char *const argv[], const char *dir, struct buf *out, struct buf *err)
+{
+	int fd = memfd_create("stderr", MFD_CLOEXEC), st, e;
+
+	if (fd < 0)
+		die("memfd_create:");
+	st = runto(argv, dir, out, fd);
+	e = errno;
+	(void)lseek(fd, 0, SEEK_SET);
+	(void)readall(fd, err, 1 << 16);
+	bufputs(err, "");               /* an interrupted read left nothing */
+	close(fd);
+	errno = e;
+	return st;
+}
+
 /* Run a program whose failure ends the command; its stderr is the reason. */
 static void
 runordie(char *const argv[], const char *dir, const char *package)
 {
 	struct buf b = { 0 };
-	struct job j = { .argv = argv, .fd = { NOFD, NOFD, -1 }, .dir = dir };
-	int p[2], st;
-	pid_t pid;
+	int st = runerr(argv, dir, NULL, &b);
 
-	if (cloexecpipe(p) < 0)
-		die("pipe:");
-	j.fd[2] = p[1];
-	pid = spawn(&j);
-	if (pid < 0 && errno == ENOENT)
+	if (st < 0 && errno == ENOENT)
 		die("%s: not found in PATH; install %s", argv[0], package);
-	if (pid < 0)
+	if (st < 0)
 		die("run %s:", argv[0]);
-	close(p[1]);
-	(void)readall(p[0], &b, 1 << 16);
-	close(p[0]);
-	st = waitchild(pid);
 	if (gotsig)
 		die("interrupted");
 	if (st != 0)
@@ -8121,23 +8129,18 @@ urlplugin(const char *loc, size_t n)
 	const char *prog = findin(pluginpath(), keep("limactl-url-%.*s", (int)n, loc)), *r;
 	struct args a = { 0 };
 	struct buf out = { 0 }, err = { 0 };
-	int fd, st;
+	int st;
 
 	if (!prog)
 		return NULL;
-	if ((fd = memfd_create("stderr", MFD_CLOEXEC)) < 0)
-		die("memfd_create:");
 	arg(&a, "%s", prog);
 	arg(&a, "%s", loc + n + 1);
-	st = runto(a.v, NULL, &out, fd);
+	st = runerr(a.v, NULL, &out, &err);
 	if (gotsig)
 		die("interrupted");
-	if (st != 0) {
-		(void)lseek(fd, 0, SEEK_SET);
-		(void)readall(fd, &err, 1 << 16);
-		die("command `%s %s` failed: %s", prog, loc + n + 1, err.s && *chomp(err.s) ? err.s : ended(st));
-	}
-	close(fd);
+	if (st != 0)
+		die("command `%s %s` failed: %s", prog, loc + n + 1, *chomp(err.s) ? err.s : ended(st));
+	buffree(&err);
 	argsfree(&a);
 	r = chomp(keep("%s", out.s));
 	buffree(&out);
@@ -9609,24 +9612,12 @@ sshoptions(struct args *a, const struct conf *c)
 	struct args v = { 0 };
 	struct buf ver = { 0 };
 	long long version[2];
-	int p[2];
-	struct job j = { .fd = { NOFD, NOFD, -1 } };
 	const char *s;
-	pid_t pid;
 
 	/* one run tells the version and whether GSSAPI is compiled in */
 	argwords(&v, "ssh -o GSSAPIAuthentication=no -V");
-	if (cloexecpipe(p) < 0)
-		die("pipe:");
-	j.argv = v.v;
-	j.fd[2] = p[1];
-	if ((pid = spawn(&j)) < 0)
+	if (runerr(v.v, NULL, NULL, &ver) < 0)
 		die("ssh: not found in PATH; install openssh-client");
-	close(p[1]);
-	(void)readall(p[0], &ver, 65536);
-	close(p[0]);
-	(void)waitchild(pid);
-	bufputs(&ver, "");              /* an interrupted read left nothing */
 	s = strstr(ver.s, "OpenSSH_");
 
 	arg(a, "IdentityFile=%s", sshpath(keep("%s/_config/user", host.limahome)));
