@@ -19914,14 +19914,11 @@ offernetworks(const char *head)
 static void
 offerdisks(void)
 {
-	DIR *dp = opendir(keep("%s/_disks", host.limahome));
-	struct dirent *d;
+	struct strs all = alldisks();
+	size_t i;
 
-	while (dp && (d = readdir(dp)))
-		if (*d->d_name != '.')
-			offer(d->d_name, NULL);
-	if (dp)
-		closedir(dp);
+	for (i = 0; i < all.n; i++)
+		offer(all.v[i], NULL);
 }
 
 /* Values of a flag. */
