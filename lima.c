@@ -16103,6 +16103,15 @@ applyflags(const char *text, bool existing)
 	return text;
 }
 
+/* The exit status of a command, whose output has to have arrived. */
+static int
+flushed(int r)
+{
+	if (fflush(stdout) < 0 || ferror(stdout))       /* an earlier write may have failed */
+		die("write standard output:");
+	return r;
+}
+
 /* Data goes to a terminal, or is to look so. */
 static bool
 coloured(void)
@@ -17203,8 +17212,7 @@ cmdlist(int argc, char *argv[])
 	}
 	if (table && !opt[FQUIET].b)
 		printtable(cell, rows, hidecolumns(cell, rows));
-	if (fflush(stdout) < 0 || ferror(stdout))       /* an earlier write may have failed */
-		die("write standard output:");
+	(void)flushed(0);
 	if (unmatched)
 		die("unmatched instances");
 	return 0;
@@ -18932,8 +18940,7 @@ watchline(const char *s)
 			if (b.len)
 				printf("%.10s %.8s %s | %s\n", t->s, strlen(t->s) > 11 ? t->s + 11 : "", watchnow->name, b.s);
 		}
-		if (fflush(stdout) < 0)
-			die("write standard output:");
+		(void)flushed(0);
 	}
 	yfree(&d);
 	buffree(&b);
@@ -20270,15 +20277,6 @@ wrapper(const char *base, int *argc, char *argv[])
 		die("run %s:", limactl);
 	}
 	return v;
-}
-
-/* The exit status of a command, whose output has to have arrived. */
-static int
-flushed(int r)
-{
-	if (fflush(stdout) < 0 || ferror(stdout))       /* an earlier write may have failed */
-		die("write standard output:");
-	return r;
 }
 
 int
