@@ -4297,8 +4297,8 @@ checkfile(struct conf *c, const char *P, const char *location, const char *arch,
 	if (!*location || (*location == '~' && location[1] && location[1] != '/'))
 		conferr(c, "field `%s.location` refers to an invalid local file path: %s: %s", P, bq(location),
 		    *location ? keep("unexpandable path %s", bq(location)) : "empty path");
-	if (arch && !archbyname(arch))
-		conferr(c, "field `arch` must be one of [x86_64 aarch64 armv7l ppc64le riscv64 s390x]; got %s", bq(arch));
+	if (arch && (why = checkarch(c, arch)))
+		conferr(c, "%s", why);
 	if (digest && *digest && !digestprog(digest, &why))
 		conferr(c, "field `%s.digest` is invalid: %s: %s", P, digest, why);
 }
@@ -7034,14 +7034,14 @@ lockcache(const char *path, int flags, const char *what)
 }
 
 /* May the data of a cache directory be used without another download?  Without
- * a digest the server is asked whether it has a newer one. */
+ * a digest the server is asked whether it has a newer one.  dfile: where the
+ * digest is remembered, NULL without one. */
 static bool
-cachefresh(const char *dir, const char *url, const char *digest)
+cachefresh(const char *dir, const char *url, const char *digest, const char *dfile)
 {
-	const char *data = keep("%s/data", dir), *file, *known = NULL, *had, *has;
+	const char *data = keep("%s/data", dir), *known, *had, *has;
 
-	file = digest ? keep("%s/%.*s.digest", dir, (int)strcspn(digest, ":"), digest) : NULL;
-	if (file && (known = readline1(file))) {
+	if (dfile && (known = readline1(dfile))) {
 		if (strcmp(known, digest) != 0)
 			warn("expected digest %s, got %s (%s)", bq(digest), bq(known), data);
 		return true;            /* right or wrong, it is what that server has */
@@ -7082,7 +7082,7 @@ cached(const char *url, const char *digest, const char *what)
 
 	if (digest)
 		dfile = keep("%s/%.*s.digest", dir, (int)strcspn(digest, ":"), digest);
-	if (access(data, F_OK) == 0 && cachefresh(dir, url, digest)) {
+	if (access(data, F_OK) == 0 && cachefresh(dir, url, digest, dfile)) {
 		known = dfile ? readline1(dfile) : NULL;
 		if (!digest || (known ? strcmp(known, digest) == 0 : checkdigest(data, digest) == 0 &&
 		    writefile(dfile, digest, strlen(digest), 0644) == 0)) {
@@ -7131,7 +7131,7 @@ buildstages(char *const argv[], int script, int logfd, const char *what)
 {
 	struct job j = { .argv = argv, .fd = { NOFD, -1, logfd }, .pass = script };
 	char line[256];
-	int p[2], st;
+	int p[2];
 	pid_t pid;
 	FILE *f;
 
@@ -7151,8 +7151,7 @@ buildstages(char *const argv[], int script, int logfd, const char *what)
 			info("Building %s: %s", what, chomp(line));
 	}
 	fclose(f);
-	st = waitchild(pid);
-	return st;
+	return waitchild(pid);
 }
 
 /* Say the last lines of a text, which is cut up, made fit for a terminal. */
