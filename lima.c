@@ -454,6 +454,23 @@ bufkeep(struct buf *b)
 	return s;
 }
 
+struct strs  { const char **v; size_t n; };
+
+/* Add a text to a list that nothing else adds to.  It doubles on perm. */
+static void
+stradd(struct strs *s, const char *text)
+{
+	const char **v;
+
+	if ((s->n & (s->n - 1)) == 0) {
+		v = yalloc(&perm, (s->n * 2 + 1) * sizeof *v);
+		if (s->n)
+			memcpy(v, s->v, s->n * sizeof *v);
+		s->v = v;
+	}
+	s->v[s->n++] = text;
+}
+
 static bool
 startswith(const char *s, const char *head)
 {
@@ -2727,7 +2744,6 @@ expandmap(struct yarena *a, const char *text, const struct ynode *vars, const ch
 #define UNSET   LLONG_MIN
 enum { templatemax = 4 << 20 };         /* bytes of a configuration or template, spec/config.md 7.1 */
 
-struct strs  { const char **v; size_t n; };
 struct list  { void *v; size_t n; };
 struct pair  { const char *key, *val; };
 struct pairs { struct pair *v; size_t n; };     /* sorted by key */
@@ -6310,17 +6326,6 @@ instdir(const char *name)
 	return keep("%s/%s", host.limahome, name);
 }
 
-static void
-insterr(struct inst *in, const char *text)
-{
-	const char **v = yalloc(&perm, (in->errs.n + 1) * sizeof *v);
-
-	if (in->errs.n)
-		memcpy(v, in->errs.v, in->errs.n * sizeof *v);
-	v[in->errs.n++] = text;
-	in->errs.v = v;
-}
-
 /* The port of the last start, out of ssh.config. */
 static long long
 portofconfig(const char *dir)
@@ -6548,7 +6553,7 @@ instmessage(struct inst *in)
 		yfree(&d);
 	}
 	if (!s) {
-		insterr(in, t.syntax ? keep("message %s is not a valid template: %s", bq(text), t.err) :
+		stradd(&in->errs, t.syntax ? keep("message %s is not a valid template: %s", bq(text), t.err) :
 		    keep("cannot execute template %s: %s", bq(text), t.err));
 		in->state = SBROKEN;
 		return;
@@ -6578,7 +6583,7 @@ laststatus(struct inst *in)
 	if (len > 0 && yparsejson(&d, tail + i, (size_t)(len - i)) == 0 && (n = ypath(d.root, "status.errors")) && n->kind == Y_SEQ)
 		for (n = n->first; n; n = n->next)
 			if (n->kind == Y_STR)
-				insterr(in, keep("%s", n->s));
+				stradd(&in->errs, keep("%s", n->s));
 	yfree(&d);
 }
 
@@ -6594,7 +6599,7 @@ inspect(struct inst *in, const char *name)
 	/* neither .. nor ../x nor _config is an instance, whatever lies there */
 	if (bad && (!isalnum((unsigned char)*name) || strchr(name, '/'))) {
 		in->state = SBROKEN;
-		insterr(in, bad);
+		stradd(&in->errs, bad);
 		errno = EINVAL;
 		return -1;
 	}
@@ -6602,23 +6607,23 @@ inspect(struct inst *in, const char *name)
 	if (readfile(path, &b, templatemax) < 0) {
 		int e = errno;
 		in->state = SBROKEN;
-		insterr(in, keep("open %s: %s", path, errtext(e)));
+		stradd(&in->errs, keep("open %s: %s", path, errtext(e)));
 		errno = e;
 		return -1;
 	}
 	confload(&in->conf, name, b.s, b.len, keep("main file %s", bq(path)), false);
 	buffree(&b);
 	if (in->conf.errs)
-		insterr(in, keep("%s", in->conf.errs));
+		stradd(&in->errs, keep("%s", in->conf.errs));
 	in->loaded = !in->conf.errs;
 	in->agent = lockholder(keep("%s/ha.pid", in->dir));
 	in->driver = lockholder(keep("%s/qemu.pid", in->dir));
 	in->state = !in->loaded ? SUNKNOWN : in->agent && in->driver ? SRUNNING :
 	    in->agent || in->driver ? SBROKEN : SSTOPPED;
 	if (in->loaded && in->agent && !in->driver)
-		insterr(in, "host agent is running but driver is not");
+		stradd(&in->errs, "host agent is running but driver is not");
 	if (in->loaded && in->driver && !in->agent)
-		insterr(in, keep("qemu driver is running but host agent is not (`limactl start %s` adopts it)", name));
+		stradd(&in->errs, keep("qemu driver is running but host agent is not (`limactl start %s` adopts it)", name));
 	if (in->state == SRUNNING)
 		laststatus(in);
 	in->sshport = in->loaded && in->conf.sshport ? in->conf.sshport : 0;
@@ -6640,10 +6645,9 @@ strpcmp(const void *a, const void *b)
 static struct strs
 allinstances(void)
 {
-	struct strs s = { 0 }, r;
+	struct strs s = { 0 };
 	struct dirent *d;
 	struct stat st;
-	size_t cap = 0;
 	DIR *dir = opendir(host.limahome);
 
 	if (!dir && errno != ENOENT)            /* that is not the same as no instances */
@@ -6654,19 +6658,13 @@ allinstances(void)
 		if (d->d_type != DT_DIR && (d->d_type != DT_UNKNOWN ||
 		    fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode)))
 			continue;
-		if (s.n == cap)
-			s.v = xrealloc(s.v, cap = cap * 2 + 16, sizeof *s.v);
-		s.v[s.n++] = keep("%s", d->d_name);
+		stradd(&s, keep("%s", d->d_name));
 	}
 	if (dir)
 		closedir(dir);
 	if (s.n)
 		qsort(s.v, s.n, sizeof *s.v, strpcmp);
-	r.v = yalloc(&perm, (s.n + 1) * sizeof *r.v);
-	if ((r.n = s.n))
-		memcpy(r.v, s.v, s.n * sizeof *r.v);
-	free(s.v);
-	return r;
+	return s;
 }
 
 /* ---- 13. Images --------------------------------------------------------- */
@@ -7659,14 +7657,10 @@ referred(struct strs *keepers, const struct ynode *n)
 		referred(keepers, n->first);
 		if (!n->s || n->kind != Y_STR)
 			continue;
-		if (startswith(n->s, "http://") || startswith(n->s, "https://")) {
-			keepers->v = xrealloc(keepers->v, keepers->n + 1, sizeof *keepers->v);
-			keepers->v[keepers->n++] = keep("%s", hashhex(n->s, 32));
-		}
-		for (i = 0; startswith(n->s, "mmdebstrap:") && i < LEN(archs); i++) {
-			keepers->v = xrealloc(keepers->v, keepers->n + 1, sizeof *keepers->v);
-			keepers->v[keepers->n++] = keep("%s", buildkey(n->s + strlen("mmdebstrap:"), archs[i].name));
-		}
+		if (startswith(n->s, "http://") || startswith(n->s, "https://"))
+			stradd(keepers, hashhex(n->s, 32));
+		for (i = 0; startswith(n->s, "mmdebstrap:") && i < LEN(archs); i++)
+			stradd(keepers, buildkey(n->s + strlen("mmdebstrap:"), archs[i].name));
 	}
 }
 
@@ -18483,10 +18477,8 @@ alldisks(void)
 	DIR *dp = opendir(keep("%s/_disks", host.limahome));
 
 	while (dp && (e = readdir(dp)))
-		if (*e->d_name != '.' && diskfind(&d, keep("%s", e->d_name), &why)) {
-			s.v = xrealloc(s.v, s.n + 1, sizeof *s.v);
-			s.v[s.n++] = d.name;
-		}
+		if (*e->d_name != '.' && diskfind(&d, keep("%s", e->d_name), &why))
+			stradd(&s, d.name);
 	if (dp)
 		closedir(dp);
 	if (s.n)
@@ -18546,7 +18538,6 @@ cmddisklist(int argc, char *argv[])
 	}
 	if (!opt[FJSON].b)
 		printtable(cell, rows, LEN(head));
-	free(s.v);
 	return 0;
 }
 
@@ -19608,7 +19599,6 @@ cmdprune(int argc, char *argv[])
 	all = prunedir(keep("%s/mmdebstrap", top), &keepers, true) && all;
 	if (all && !opt[FKEEPREFERRED].b && rmtree(top) < 0)
 		die("remove %s:", top);
-	free(keepers.v);
 	buffree(&b);
 	return 0;
 }
