@@ -677,20 +677,39 @@ bufsafe(struct buf *b, const char *str, size_t n)
 /* argv, grown word by word, NULL at its end. */
 struct args { char **v; size_t n, cap; };
 
-static void PRINTF(2, 3)
-arg(struct args *a, const char *fmt, ...)
+static void PRINTF(2, 0)
+argadd(struct args *a, const char *fmt, va_list ap)
 {
 	char *s = NULL;
-	va_list ap;
 
-	va_start(ap, fmt);
 	if (vasprintf(&s, fmt, ap) < 0)
 		die("out of memory");
-	va_end(ap);
 	if (a->n + 2 > a->cap)
 		a->v = xrealloc(a->v, a->cap = a->cap * 2 + 16, sizeof *a->v);
 	a->v[a->n++] = s;
 	a->v[a->n] = NULL;
+}
+
+static void PRINTF(2, 3)
+arg(struct args *a, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	argadd(a, fmt, ap);
+	va_end(ap);
+}
+
+/* An option and, as a word of its own, its value. */
+static void PRINTF(3, 4)
+argopt(struct args *a, const char *option, const char *fmt, ...)
+{
+	va_list ap;
+
+	arg(a, "%s", option);
+	va_start(ap, fmt);
+	argadd(a, fmt, ap);
+	va_end(ap);
 }
 
 /* Words separated by one blank each. */
@@ -6888,10 +6907,8 @@ fetch(const struct download *d)
 		/* no --retry: it would also retry a name that does not resolve */
 		argwords(&a, "curl -sfLg --proto-redir =http,https -C - --connect-timeout 15 --speed-limit 1 --speed-time 60 -D");
 		arg(&a, "%s", d->headers);
-		if (d->since && *d->since) {
-			arg(&a, "-H");
-			arg(&a, "If-Range: %s", d->since);
-		}
+		if (d->since && *d->since)
+			argopt(&a, "-H", "If-Range: %s", d->since);
 		arg(&a, "-o");
 	} else {
 		argwords(&a, "wget -nv -S -c -T 60 -t 1 -O");
@@ -7522,10 +7539,8 @@ makedisk(const char *dir, const char *base, const char *fmt, long long size)
 
 	argwords(&a, "qemu-img create -q -f qcow2");
 	if (base) {
-		arg(&a, "-F");
-		arg(&a, "%s", fmt);
-		arg(&a, "-b");
-		arg(&a, "%s", base);
+		argopt(&a, "-F", "%s", fmt);
+		argopt(&a, "-b", "%s", base);
 	}
 	arg(&a, "disk.tmp");
 	arg(&a, "%lld", size);
@@ -9518,10 +9533,8 @@ sshkeygen(const char *path, const char *comment)
 	(void)unlink(keep("%s.tmp.pub", path));
 	argwords(&a, "ssh-keygen -q -t ed25519 -N");
 	arg(&a, "%s", "");
-	arg(&a, "-C");
-	arg(&a, "%s", comment);
-	arg(&a, "-f");
-	arg(&a, "%s.tmp", path);
+	argopt(&a, "-C", "%s", comment);
+	argopt(&a, "-f", "%s.tmp", path);
 	runordie(a.v, NULL, "openssh-client (ssh-keygen)");
 	/* the private half last: it is the one that says the pair is there */
 	if (rename(keep("%s.tmp.pub", path), keep("%s.pub", path)) < 0 || rename(keep("%s.tmp", path), path) < 0)
@@ -11287,8 +11300,7 @@ qemumachine(struct args *a, const struct conf *c, const struct arch *ar, const c
 	long long old = LLONG_MAX;
 	bool x86 = strcmp(ar->name, "x86_64") == 0, native = strcmp(ar->name, host.arch) == 0;
 
-	arg(a, "-m");
-	arg(a, "%lld", c->memory >> 20 ? c->memory >> 20 : 1);
+	argopt(a, "-m", "%lld", c->memory >> 20 ? c->memory >> 20 : 1);
 	arg(a, "-cpu");
 	if (strcmp(ar->name, "riscv64") == 0)
 		old = qemuversion(ar, &v);      /* the youngest of the machines */
@@ -11308,8 +11320,7 @@ qemumachine(struct args *a, const struct conf *c, const struct arch *ar, const c
 	if (x86) {
 		argwords(a, "-global ICH9-LPC.disable_s3=1 -global ICH9-LPC.disable_s4=1");
 	}
-	arg(a, "-smp");
-	arg(a, "%lld,sockets=1,cores=%lld,threads=1", c->cpus, c->cpus);
+	argopt(a, "-smp", "%lld,sockets=1,cores=%lld,threads=1", c->cpus, c->cpus);
 }
 
 /* The UEFI code for an instance: its own, the user's, QEMU's, the system's. */
@@ -11342,23 +11353,17 @@ qemuboot(struct args *a, const struct conf *c, const struct arch *ar)
 	const char *cmdline = readline1(keep("%s/kernel.cmdline", c->dir)), *fw;
 
 	if (access(kernel, F_OK) == 0) {
-		arg(a, "-kernel");
-		arg(a, "%s", kernel);
-		if (cmdline) {
-			arg(a, "-append");
-			arg(a, "%s", cmdline);
-		}
-		if (access(initrd, F_OK) == 0) {
-			arg(a, "-initrd");
-			arg(a, "%s", initrd);
-		}
+		argopt(a, "-kernel", "%s", kernel);
+		if (cmdline)
+			argopt(a, "-append", "%s", cmdline);
+		if (access(initrd, F_OK) == 0)
+			argopt(a, "-initrd", "%s", initrd);
 		return;
 	}
 	if (!ar->efi[0] || (c->legacybios && (strcmp(ar->name, "x86_64") == 0 || strcmp(ar->name, "armv7l") == 0)))
 		return;
 	if ((fw = efifirmware(c->dir, ar))) {
-		arg(a, "-drive");
-		arg(a, "if=pflash,format=raw,readonly=on,file=%s", qemupath(fw));
+		argopt(a, "-drive", "if=pflash,format=raw,readonly=on,file=%s", qemupath(fw));
 		return;
 	}
 	if (strcmp(ar->name, "x86_64") != 0)
@@ -11379,19 +11384,14 @@ qemuextras(struct args *a, const struct conf *c, const struct arch *ar)
 	else
 		arg(a, "%s", display);
 	if (strcmp(display, "none") != 0) {
-		arg(a, "-device");
-		arg(a, strcmp(ar->name, "x86_64") == 0 || strcmp(ar->name, "riscv64") == 0 ? "virtio-vga" : "virtio-gpu-%s", ar->bus);
-		arg(a, "-device");
-		arg(a, "virtio-keyboard-%s", ar->bus);
-		arg(a, "-device");
-		arg(a, vnc ? "virtio-tablet-%s" : "virtio-mouse-%s", ar->bus);
+		argopt(a, "-device", strcmp(ar->name, "x86_64") == 0 || strcmp(ar->name, "riscv64") == 0 ? "virtio-vga" : "virtio-gpu-%s", ar->bus);
+		argopt(a, "-device", "virtio-keyboard-%s", ar->bus);
+		argopt(a, "-device", vnc ? "virtio-tablet-%s" : "virtio-mouse-%s", ar->bus);
 	}
 	if (dev && *dev && strcmp(dev, "none") != 0) {
-		arg(a, "-audiodev");
-		arg(a, "%s,id=snd0", strcmp(dev, "default") == 0 ? "pa" : dev);
+		argopt(a, "-audiodev", "%s,id=snd0", strcmp(dev, "default") == 0 ? "pa" : dev);
 		if (c->audiointerface && strcmp(c->audiointerface, "virtio") == 0 && qemuversion(ar, &v) >= 8002000) {
-			arg(a, "-device");
-			arg(a, "virtio-sound-%s,audiodev=snd0", ar->bus);
+			argopt(a, "-device", "virtio-sound-%s,audiodev=snd0", ar->bus);
 		} else {
 			if (c->audiointerface && strcmp(c->audiointerface, "virtio") == 0)
 				warn("`audio.interface: virtio` needs QEMU 8.2.0 or later; using hda");
@@ -11399,12 +11399,9 @@ qemuextras(struct args *a, const struct conf *c, const struct arch *ar)
 		}
 	}
 	if (c->tpm && ar->tpm) {
-		arg(a, "-chardev");
-		arg(a, "socket,id=chrtpm,path=%s", qemupath(keep("%s/swtpm.sock", c->dir)));
-		arg(a, "-tpmdev");
-		arg(a, "emulator,id=tpm0,chardev=chrtpm");
-		arg(a, "-device");
-		arg(a, "%s,tpmdev=tpm0", ar->tpm);
+		argopt(a, "-chardev", "socket,id=chrtpm,path=%s", qemupath(keep("%s/swtpm.sock", c->dir)));
+		argopt(a, "-tpmdev", "emulator,id=tpm0,chardev=chrtpm");
+		argopt(a, "-device", "%s,tpmdev=tpm0", ar->tpm);
 	}
 }
 
@@ -11412,11 +11409,9 @@ static void
 qemuserial(struct args *a, const struct conf *c)
 {
 	/* logappend: the host agent cuts the file when it grows beyond its cap */
-	arg(a, "-chardev");
-	arg(a, "socket,id=char-serial,path=%s,server=on,wait=off,logfile=%s,logappend=on",
+	argopt(a, "-chardev", "socket,id=char-serial,path=%s,server=on,wait=off,logfile=%s,logappend=on",
 	    qemupath(keep("%s/serial.sock", c->dir)), qemupath(keep("%s/serial.log", c->dir)));
-	arg(a, "-serial");
-	arg(a, "chardev:char-serial");
+	argopt(a, "-serial", "chardev:char-serial");
 }
 
 /* Virtio-serial: the port of the guest agent, and one a mount.  A controller has
@@ -11428,15 +11423,11 @@ qemuports(struct args *a, const struct conf *c, const struct arch *ar)
 	const char *id;
 
 	for (i = 0; i < n; i++) {
-		if (i % PORTSMAX == 0) {
-			arg(a, "-device");
-			arg(a, "virtio-serial-%s,id=ports%zu,max_ports=%zu", ar->bus, i / PORTSMAX, 1 + (n - i < PORTSMAX ? n - i : PORTSMAX));
-		}
+		if (i % PORTSMAX == 0)
+			argopt(a, "-device", "virtio-serial-%s,id=ports%zu,max_ports=%zu", ar->bus, i / PORTSMAX, 1 + (n - i < PORTSMAX ? n - i : PORTSMAX));
 		id = i ? keep("mnt.%zu", i - 1) : "ga";
-		arg(a, "-chardev");
-		arg(a, "socket,id=char-%s,path=%s,server=on,wait=off", id, qemupath(keep("%s/%s.sock", c->dir, id)));
-		arg(a, "-device");
-		arg(a, "virtserialport,bus=ports%zu.0,id=%s,chardev=char-%s,name=lima.%s", i / PORTSMAX, i ? id : "agent", id, i ? id : "agent");
+		argopt(a, "-chardev", "socket,id=char-%s,path=%s,server=on,wait=off", id, qemupath(keep("%s/%s.sock", c->dir, id)));
+		argopt(a, "-device", "virtserialport,bus=ports%zu.0,id=%s,chardev=char-%s,name=lima.%s", i / PORTSMAX, i ? id : "agent", id, i ? id : "agent");
 	}
 }
 
@@ -11454,8 +11445,7 @@ qemunetworks(struct args *a, const struct conf *c, const struct arch *ar)
 			    qemupath(netsock(n->lima, n->mac, "in")), qemupath(netsock(n->lima, n->mac, "out")));
 		else
 			arg(a, "stream,id=net%zu,server=off,addr.type=unix,addr.path=%s", i, qemupath(n->socket ? n->socket : ""));
-		arg(a, "-device");
-		arg(a, strcmp(ar->bus, "pci") == 0 ? "virtio-net-%s,netdev=net%zu,mac=%s,romfile=" : "virtio-net-%s,netdev=net%zu,mac=%s",
+		argopt(a, "-device", strcmp(ar->bus, "pci") == 0 ? "virtio-net-%s,netdev=net%zu,mac=%s,romfile=" : "virtio-net-%s,netdev=net%zu,mac=%s",
 		    ar->bus, i, n->mac);
 	}
 }
@@ -11471,16 +11461,12 @@ qemudisks(struct args *a, const struct conf *c, const struct arch *ar)
 
 	for (i = 0; i < c->disks.n; i++) {
 		(void)diskfind(&d, v[i].name, &why);
-		arg(a, "-drive");
-		arg(a, "file=%s,if=none,format=%s,discard=unmap,detect-zeroes=unmap,id=data%zu", qemupath(d.file), d.fmt, i);
-		arg(a, "-device");
-		arg(a, "virtio-blk-%s,drive=data%zu,serial=lima-disk-%zu", ar->bus, i, i);
+		argopt(a, "-drive", "file=%s,if=none,format=%s,discard=unmap,detect-zeroes=unmap,id=data%zu", qemupath(d.file), d.fmt, i);
+		argopt(a, "-device", "virtio-blk-%s,drive=data%zu,serial=lima-disk-%zu", ar->bus, i, i);
 	}
 	if ((why = enginearchive(c))) {
-		arg(a, "-drive");
-		arg(a, "file=%s,if=none,format=raw,readonly=on,id=nerdctl", qemupath(why));
-		arg(a, "-device");
-		arg(a, "virtio-blk-%s,drive=nerdctl,serial=lima-nerdctl", ar->bus);
+		argopt(a, "-drive", "file=%s,if=none,format=raw,readonly=on,id=nerdctl", qemupath(why));
+		argopt(a, "-device", "virtio-blk-%s,drive=nerdctl,serial=lima-nerdctl", ar->bus);
 	}
 }
 
@@ -11501,46 +11487,34 @@ qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
 	arg(a, "-no-user-config");
 	qemuextras(a, c, ar);
 	fmt = diskformat(dir, &size);
-	arg(a, "-drive");
-	arg(a, "file=%s,if=none,format=%s,discard=unmap,detect-zeroes=unmap,id=boot-disk",
+	argopt(a, "-drive", "file=%s,if=none,format=%s,discard=unmap,detect-zeroes=unmap,id=boot-disk",
 	    qemupath(keep("%s/disk", dir)), fmt);
-	arg(a, "-device");
-	arg(a, "virtio-blk-%s,drive=boot-disk,bootindex=1", ar->bus);
+	argopt(a, "-device", "virtio-blk-%s,drive=boot-disk,bootindex=1", ar->bus);
 	if (access(keep("%s/iso", dir), F_OK) == 0) {
-		arg(a, "-drive");
-		arg(a, "file=%s,if=none,format=raw,media=cdrom,readonly=on,id=iso", qemupath(keep("%s/iso", dir)));
-		arg(a, "-device");
-		arg(a, strcmp(ar->name, "x86_64") == 0 ? "ide-cd,drive=iso,bootindex=0" : "virtio-blk-%s,drive=iso,bootindex=0", ar->bus);
+		argopt(a, "-drive", "file=%s,if=none,format=raw,media=cdrom,readonly=on,id=iso", qemupath(keep("%s/iso", dir)));
+		argopt(a, "-device", strcmp(ar->name, "x86_64") == 0 ? "ide-cd,drive=iso,bootindex=0" : "virtio-blk-%s,drive=iso,bootindex=0", ar->bus);
 	}
 	qemudisks(a, c, ar);
 	/* virtio-blk, not limactl's SCSI CD-ROM: its driver is there already, and
 	 * the serial number is readable in /sys before udev runs */
-	arg(a, "-drive");
-	arg(a, "file=%s,if=none,format=raw,readonly=on,id=cidata", qemupath(keep("%s/cidata.iso", dir)));
-	arg(a, "-device");
-	arg(a, "virtio-blk-%s,drive=cidata,serial=cidata", ar->bus);
-	arg(a, "-netdev");
-	arg(a, "user,id=net0,net=%s,dhcpstart=%s,hostfwd=tcp:127.0.0.1:%lld-:22", slirpnet, slirpaddress, port);
+	argopt(a, "-drive", "file=%s,if=none,format=raw,readonly=on,id=cidata", qemupath(keep("%s/cidata.iso", dir)));
+	argopt(a, "-device", "virtio-blk-%s,drive=cidata,serial=cidata", ar->bus);
+	argopt(a, "-netdev", "user,id=net0,net=%s,dhcpstart=%s,hostfwd=tcp:127.0.0.1:%lld-:22", slirpnet, slirpaddress, port);
 	arg(a, "-device");
 	/* no option ROM: nobody boots from this network, and its file may be missing */
 	arg(a, strcmp(ar->bus, "pci") == 0 ? "virtio-net-%s,netdev=net0,mac=%s,romfile=" : "virtio-net-%s,netdev=net0,mac=%s",
 	    ar->bus, macaddress(dir));
 	qemunetworks(a, c, ar);
-	arg(a, "-device");
-	arg(a, "virtio-rng-%s", ar->bus);
-	arg(a, "-device");
-	arg(a, "virtio-balloon-%s,free-page-reporting=on", ar->bus);
+	argopt(a, "-device", "virtio-rng-%s", ar->bus);
+	argopt(a, "-device", "virtio-balloon-%s,free-page-reporting=on", ar->bus);
 	qemuports(a, c, ar);
 	qemuserial(a, c);
-	arg(a, "-chardev");
-	arg(a, "socket,id=char-qmp,path=%s,server=on,wait=off", qemupath(keep("%s/qmp.sock", dir)));
+	argopt(a, "-chardev", "socket,id=char-qmp,path=%s,server=on,wait=off", qemupath(keep("%s/qmp.sock", dir)));
 	argwords(a, "-mon chardev=char-qmp,mode=control -chardev socket,id=char-ha,fd=3,server=on,wait=off -mon chardev=char-ha,mode=control");
 	if (sandbox)
 		argwords(a, "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-	arg(a, "-name");
-	arg(a, "lima-%s", c->name);
-	arg(a, "-pidfile");
-	arg(a, "%s/qemu.pid", dir);
+	argopt(a, "-name", "lima-%s", c->name);
+	argopt(a, "-pidfile", "%s/qemu.pid", dir);
 }
 
 /* ---- 22. QMP ------------------------------------------------------------ */
@@ -12245,8 +12219,7 @@ mountsshargs(struct mnt *t, const struct conf *c)
 	struct buf b = { 0 };
 
 	arg(&t->sshargs, "ssh");
-	arg(&t->sshargs, "-F");
-	arg(&t->sshargs, "%s/ssh.config", c->dir);
+	argopt(&t->sshargs, "-F", "%s/ssh.config", c->dir);
 	argwords(&t->sshargs, "-axT -o ControlMaster=no -o ControlPath=none -o ConnectTimeout=30 -o LogLevel=ERROR");
 	arg(&t->sshargs, "%s", guesthostname(c->name));
 	bufputs(&b, "sh -c ");
@@ -13634,8 +13607,7 @@ static void
 sshargs(struct args *a, const char *options)
 {
 	arg(a, "ssh");
-	arg(a, "-F");
-	arg(a, "%s", ha.sshconfig);
+	argopt(a, "-F", "%s", ha.sshconfig);
 	argwords(a, options);
 	arg(a, "%s", ha.hostname);
 }
@@ -17391,8 +17363,7 @@ configoptions(struct args *a, const char *dir, bool master)
 		*val++ = '\0';
 		if (!master && startswith(line, "Control"))
 			continue;
-		arg(a, "-o");
-		arg(a, "%s=%s", line, strcmp(line, "ControlMaster") == 0 ? "no" : val);
+		argopt(a, "-o", "%s=%s", line, strcmp(line, "ControlMaster") == 0 ? "no" : val);
 	}
 	buffree(&b);
 }
@@ -17480,10 +17451,8 @@ become(struct args *a, const char *package)
 static void
 sshconfigargs(struct args *a, const struct inst *in)
 {
-	arg(a, "-F");
-	arg(a, "%s/ssh.config", in->dir);
-	arg(a, "-o");
-	arg(a, awaitmaster(in) ? "ControlMaster=no" : "ControlPath=none");
+	argopt(a, "-F", "%s/ssh.config", in->dir);
+	argopt(a, "-o", awaitmaster(in) ? "ControlMaster=no" : "ControlPath=none");
 }
 
 /* Run a command in the guest, nothing shown but, with err -1, its errors;
@@ -17656,8 +17625,7 @@ reconnect(const struct inst *in)
 	info("Exiting ssh session for the instance %s", bq(in->name));
 	p.fd = pidfdopen(master);
 	sshprogram(&a);
-	arg(&a, "-F");
-	arg(&a, "%s/ssh.config", in->dir);
+	argopt(&a, "-F", "%s/ssh.config", in->dir);
 	argwords(&a, "-O exit");
 	arg(&a, "%s", guesthostname(in->name));
 	if (runto(a.v, NULL, NULL, NOFD) != 0)
@@ -17689,8 +17657,7 @@ syncrun(const struct sync *s, bool back, const char *const *more, struct buf *ou
 		arg(&a, "%s", *more);
 	if (back)       /* files stay the host user's, also when that is root */
 		argwords(&a, "--no-owner --no-group");
-	arg(&a, "-e");
-	arg(&a, "%s", rsyncshell(s->in));
+	argopt(&a, "-e", "%s", rsyncshell(s->in));
 	arg(&a, "--");
 	if (back)
 		arg(&a, "%s", rsyncword(&g));
@@ -17861,10 +17828,8 @@ copyrsync(struct args *a, struct place *w, int argc, const struct inst *only, bo
 		arg(a, "-r");
 		rsyncslashes(w, argc);
 	}
-	if (only) {
-		arg(a, "-e");
-		arg(a, "%s", rsyncshell(only));
-	}
+	if (only)
+		argopt(a, "-e", "%s", rsyncshell(only));
 	arg(a, "--");
 	for (i = 0; i < argc; i++)
 		arg(a, "%s", rsyncword(&w[i]));
@@ -17878,8 +17843,7 @@ copyscp(struct args *a, struct place *w, int argc, const struct inst *only, cons
 
 	arg(a, "scp");
 	if (config) {
-		arg(a, "-F");
-		arg(a, "%s", config);
+		argopt(a, "-F", "%s", config);
 		argwords(a, "-o ControlMaster=no");
 	} else if (only)
 		sshconfigargs(a, only);
@@ -17955,8 +17919,7 @@ cmdtunnel(int argc, char *argv[])
 	configoptions(&a, in.dir, false);
 	argwords(&a, "-o ExitOnForwardFailure=yes -q -f -N -D");
 	arg(&a, "127.0.0.1:%lld", port);
-	arg(&a, "-p");
-	arg(&a, "%lld", portofconfig(in.dir));
+	argopt(&a, "-p", "%lld", portofconfig(in.dir));
 	arg(&a, "127.0.0.1");
 	st = runto(a.v, NULL, NULL, -1);
 	argsfree(&a);
