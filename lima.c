@@ -2038,7 +2038,7 @@ ttprint(struct tt *t, struct buf *b, const struct ynode *v)
 		t->depth--;
 	} else if (v->kind == Y_STR) {
 		bufadd(b, v->s, v->len);
-	} else if ((s = ystr(&t->d.a, v))) {
+	} else if ((s = ystr(v))) {
 		bufputs(b, s);
 	}
 }
@@ -3268,7 +3268,7 @@ nodeint(struct layers *l, int i, const struct ynode *n, const char *path)
 static const char *
 nodetext(const struct ynode *n)
 {
-	const char *s = ystr(&perm, n);
+	const char *s = ystr(n);
 
 	return s ? ystrndup(&perm, s, strlen(s)) : NULL;
 }
@@ -3649,7 +3649,7 @@ parammap(struct layers *l)
 	struct ynode *map = ynewmap(&l->vars);
 
 	for (p = p && p->kind == Y_MAP ? p->first : NULL; p; p = p->next)
-		putstr(&l->vars, map, ykey(p), ystr(&perm, p));
+		putstr(&l->vars, map, ykey(p), ystr(p));
 	return map;
 }
 
@@ -5050,9 +5050,9 @@ xtrue(const struct ynode *n)
 }
 
 static const char *
-xstr(struct x *x, const struct ynode *n)
+xstr(const struct ynode *n)
 {
-	const char *s = ystr(&x->d->a, n);
+	const char *s = ystr(n);
 
 	return s ? s : "null";
 }
@@ -5094,14 +5094,14 @@ xget(struct x *x, struct xval *v, struct ynode *key)
 	case Y_NULL:
 		return xnew(x, NULL, v, key);
 	case Y_MAP:
-		return xnew(x, ygetn(n, xstr(x, key), strlen(xstr(x, key))), v, key);
+		return xnew(x, ygetn(n, xstr(key), strlen(xstr(key))), v, key);
 	case Y_SEQ:
 		if (key->kind != Y_INT)
-			xfail(x, "cannot index array with '%s'", xstr(x, key));
+			xfail(x, "cannot index array with '%s'", xstr(key));
 		return xnew(x, xitem(n, key->i), v, key);
 	default:
 		if (x->create)
-			xfail(x, "cannot set '%s' of a scalar", xstr(x, key));
+			xfail(x, "cannot set '%s' of a scalar", xstr(key));
 		return xnew(x, NULL, v, key);
 	}
 }
@@ -5124,7 +5124,7 @@ xreal(struct x *x, struct xval *v)
 			v->n = yputn(x->d, up, ykeytext(v->key), ykeylen(v->key), ynewnull(x->d));
 	} else {
 		if (up->kind != Y_SEQ || i < 0 || i > YMAXNODES)
-			xfail(x, "cannot set '%s' of a %s", xstr(x, v->key), xtags[up->kind]);
+			xfail(x, "cannot set '%s' of a %s", xstr(v->key), xtags[up->kind]);
 		while ((long long)up->n <= i)
 			yappend(x->d, up, ynewnull(x->d));
 		v->n = xitem(up, i);
@@ -5228,15 +5228,15 @@ xglob(const char *p, const char *s)
 }
 
 static bool
-xsame(struct x *x, const struct ynode *l, const struct ynode *r)
+xsame(const struct ynode *l, const struct ynode *r)
 {
 	if (l->kind == Y_NULL || r->kind == Y_NULL)
 		return l->kind == r->kind;
-	return l->kind < Y_SEQ && r->kind < Y_SEQ && xglob(xstr(x, r), xstr(x, l));
+	return l->kind < Y_SEQ && r->kind < Y_SEQ && xglob(xstr(r), xstr(l));
 }
 
-static struct ynode *xeq(struct x *x, struct ynode *l, struct ynode *r) { return ynewbool(x->d, xsame(x, l, r)); }
-static struct ynode *xne(struct x *x, struct ynode *l, struct ynode *r) { return ynewbool(x->d, !xsame(x, l, r)); }
+static struct ynode *xeq(struct x *x, struct ynode *l, struct ynode *r) { return ynewbool(x->d, xsame(l, r)); }
+static struct ynode *xne(struct x *x, struct ynode *l, struct ynode *r) { return ynewbool(x->d, !xsame(l, r)); }
 
 /* <0, 0, >0; 2 when one is null, which is neither less nor greater */
 static int
@@ -5248,7 +5248,7 @@ xcmp(struct x *x, const struct ynode *l, const struct ynode *r)
 		return l->f < r->f ? -1 : l->f > r->f;
 	if (l->kind != Y_STR || r->kind != Y_STR)
 		xfail(x, "%s not yet supported for comparison with %s", xtags[l->kind], xtags[r->kind]);
-	return strcmp(xstr(x, l), xstr(x, r)) < 0 ? -1 : strcmp(xstr(x, l), xstr(x, r)) > 0;
+	return strcmp(xstr(l), xstr(r)) < 0 ? -1 : strcmp(xstr(l), xstr(r)) > 0;
 }
 
 static struct ynode *xlt(struct x *x, struct ynode *l, struct ynode *r) { return ynewbool(x->d, xcmp(x, l, r) < 0); }
@@ -5267,7 +5267,7 @@ static void
 xneednumbers(struct x *x, const struct ynode *l, const struct ynode *r, const char *what)
 {
 	if (!xnumeric(l) || !xnumeric(r))
-		xfail(x, "%s (%s) cannot be %s a %s", xtags[l->kind], l->kind < Y_SEQ ? xstr(x, l) : "", what, xtags[r->kind]);
+		xfail(x, "%s (%s) cannot be %s a %s", xtags[l->kind], l->kind < Y_SEQ ? xstr(l) : "", what, xtags[r->kind]);
 }
 
 static struct ynode *
@@ -5291,9 +5291,9 @@ xadd(struct x *x, struct ynode *l, struct ynode *r)
 		return v;
 	}
 	if (l->kind == Y_STR && r->kind < Y_SEQ) {
-		x->steps += (long)(strlen(xstr(x, l)) + strlen(xstr(x, r))) / 64;
+		x->steps += (long)(strlen(xstr(l)) + strlen(xstr(r))) / 64;
 		xcount(x, NULL);
-		return ynewstr(x->d, yprintf(&x->d->a, "%s%s", xstr(x, l), xstr(x, r)));
+		return ynewstr(x->d, yprintf(&x->d->a, "%s%s", xstr(l), xstr(r)));
 	}
 	xneednumbers(x, l, r, "added to");
 	return xnumber(x, l->f + r->f);
@@ -5349,7 +5349,7 @@ xmod(struct x *x, struct ynode *l, struct ynode *r)
 {
 	xneednumbers(x, l, r, "taken modulo");
 	if (l->kind != Y_INT || r->kind != Y_INT || !r->i || r->i == -1)
-		xfail(x, "cannot take %s modulo %s", xstr(x, l), xstr(x, r));
+		xfail(x, "cannot take %s modulo %s", xstr(l), xstr(r));
 	return ynewint(x->d, l->i % r->i);
 }
 
@@ -5450,10 +5450,10 @@ xstyle(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
 	struct ynode *n;
 	size_t i, k;
 
-	for (k = 0; r.n && k < LEN(t) && strcmp(t[k].name, xstr(x, r.v[0]->n)) != 0; k++)
+	for (k = 0; r.n && k < LEN(t) && strcmp(t[k].name, xstr(r.v[0]->n)) != 0; k++)
 		;
 	if (k == LEN(t))
-		xfail(x, "unknown style %s", xstr(x, r.v[0]->n));
+		xfail(x, "unknown style %s", xstr(r.v[0]->n));
 	for (i = 0; r.n && i < l.n; i++) {
 		n = l.v[i]->n;
 		if (l.v[i]->up || (n->kind != Y_STR && n->kind < Y_SEQ) || n->style == (n->kind < Y_SEQ ? t[k].scalar : t[k].coll))
@@ -5565,7 +5565,7 @@ xobject(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
 		v = xvalues(x, e->l->r, in, false);
 		if (k.n && v.n) {
 			xcount(x, v.v[0]->n);
-			(void)yput(x->d, map, xstr(x, k.v[0]->n), v.v[0]->n);
+			(void)yput(x->d, map, xstr(k.v[0]->n), v.v[0]->n);
 		}
 	}
 	xout(x, out, map);
@@ -5679,7 +5679,7 @@ static void
 xtest(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
 {
 	struct xlist l = xvalues(x, e->l, in, false);
-	const char *re = l.n ? xstr(x, l.v[0]->n) : "", *s;
+	const char *re = l.n ? xstr(l.v[0]->n) : "", *s;
 	bool hit = false;
 
 	if (in->n->kind != Y_STR)
@@ -5771,7 +5771,7 @@ xlength(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
 	long long n = 0;
 
 	(void)e;
-	for (s = in->n->kind == Y_NULL || in->n->kind >= Y_SEQ ? "" : xstr(x, in->n); *s; s++)
+	for (s = in->n->kind == Y_NULL || in->n->kind >= Y_SEQ ? "" : xstr(in->n); *s; s++)
 		n += (*s & 0xc0) != 0x80;       /* characters of UTF-8 */
 	xout(x, out, ynewint(x->d, n + (long long)in->n->n));
 }
@@ -5796,7 +5796,7 @@ xhas(struct x *x, const struct xnode *e, struct xval *in, struct xlist *out)
 	struct xlist k = xvalues(x, e->l, in, false);
 	const struct ynode *key = k.n ? k.v[0]->n : NULL;
 
-	xout(x, out, ynewbool(x->d, key && (in->n->kind == Y_MAP ? yget(in->n, xstr(x, key)) != NULL :
+	xout(x, out, ynewbool(x->d, key && (in->n->kind == Y_MAP ? yget(in->n, xstr(key)) != NULL :
 	    in->n->kind == Y_SEQ && key->kind == Y_INT && xitem(in->n, key->i))));
 }
 
@@ -6226,7 +6226,7 @@ static void
 xprint(struct buf *b, const struct xlook *how, struct ydoc *d, struct ynode *n)
 {
 	if (n->kind < Y_SEQ && how->raw)
-		bufprintf(b, "%s\n", ystr(&d->a, n) ? ystr(&d->a, n) : "null");
+		bufprintf(b, "%s\n", ystr(n) ? ystr(n) : "null");
 	else if (how->json) {
 		yjson(b, n, how->indent);
 		bufputc(b, '\n');
@@ -8456,7 +8456,7 @@ makeabsolute(struct ydoc *d, struct ynode *n, const char *from)
 		n = yget(n, "url");
 	if (!n || n->kind == Y_NULL || n->kind >= Y_SEQ)
 		return NULL;
-	loc = ystr(&d->a, n);
+	loc = ystr(n);
 	abs = absolutelocator(from, loc);
 	if (strcmp(abs, loc) != 0)
 		(void)yreplace(d, n, ynewstr(d, abs));
@@ -8505,7 +8505,7 @@ embedfiles(const struct embedding *e, struct ydoc *d, const char *from)
 				continue;
 			if (file->kind == Y_MAP && yget(file, "digest"))
 				warn("the digest of %s is not checked", bq(loc));
-			mode = ystr(&d->a, yget(v, "mode"));
+			mode = ystr(yget(v, "mode"));
 			k = i || !mode ? 0 : strcmp(mode, "data") == 0 ? 1 : strcmp(mode, "yq") == 0 ? 2 : 0;
 			new = ynewstr(d, locatortext(loc, locate(loc)));
 			new->style = Y_LITERAL;
@@ -8551,7 +8551,7 @@ mergeentry(struct ydoc *d, struct ynode *map, const struct ynode *v)
 		}
 	} else if (old->kind != Y_NULL && old->kind < Y_SEQ && v->kind < Y_SEQ &&
 	    (strcmp(key, "minimumLimaVersion") == 0 || (!top && strcmp(key, "minimumVersion") == 0))) {
-		long long a = version3(ystr(&d->a, old), &tail), b = version3(v->text ? v->text : "", &tail);
+		long long a = version3(ystr(old), &tail), b = version3(v->text ? v->text : "", &tail);
 		if (a >= 0 && b > a)
 			(void)yreplace(d, old, ycopy(d, v));
 	}
@@ -8646,14 +8646,14 @@ static const struct fold { const char *list, *key, *other; } folds[] = {
 
 /* The key of an entry: "" for none. */
 static const char *
-foldkey(struct ydoc *d, const struct fold *f, const struct ynode *v)
+foldkey(const struct fold *f, const struct ynode *v)
 {
 	const struct ynode *n = v->kind == Y_MAP ? yget(v, f->key) : f->other ? NULL : v;
-	const char *a = n && n->kind < Y_SEQ ? ystr(&d->a, n) : NULL, *b;
+	const char *a = n && n->kind < Y_SEQ ? ystr(n) : NULL, *b;
 
 	if (!f->other || v->kind != Y_MAP)
 		return a ? a : "";
-	b = (n = yget(v, f->other)) && n->kind < Y_SEQ ? ystr(&d->a, n) : NULL;
+	b = (n = yget(v, f->other)) && n->kind < Y_SEQ ? ystr(n) : NULL;
 	return b && strcmp(b, "*") == 0 ? b : a && *a ? a : b ? b : "";
 }
 
@@ -8695,11 +8695,11 @@ foldlists(struct ydoc *d)
 		list = yget(d->root, folds[i].list);
 		for (v = list && list->kind == Y_SEQ ? list->first : NULL; v; v = next) {
 			next = v->next;
-			key = foldkey(d, &folds[i], v);
+			key = foldkey(&folds[i], v);
 			hit = all = strcmp(key, "*") == 0;
 			for (w = list->first; *key && w != v && (all || !hit); w = after) {
 				after = w->next;
-				if (all || strcmp(foldkey(d, &folds[i], w), key) == 0) {
+				if (all || strcmp(foldkey(&folds[i], w), key) == 0) {
 					hit = true;
 					foldinto(d, &folds[i], w, v);
 				}
@@ -18613,7 +18613,7 @@ networkline(const char *name, const struct ynode *n, bool json, const char *cell
 	size_t i;
 
 	for (i = 0; i < LEN(keys); i++)
-		val[i] = yget(n, keys[i]) ? ystr(&perm, yget(n, keys[i])) : NULL;
+		val[i] = ystr(yget(n, keys[i]));
 	if (json) {
 		bufputs(&b, "{\"name\":");
 		yjsonstr(&b, name, strlen(name));

@@ -18,7 +18,7 @@
  *	yparsejson(d, text, len)  the same for one strict JSON value
  *	yfree(d)                  any zeroed, failed or good document
  *	yget(map, key)            value or NULL; ypath(n, "a.b.0") goes deeper
- *	ystr(arena, n)            text of a scalar: 0x10 gives "16", null NULL
+ *	ystr(n)                   text of a scalar: 0x10 gives "16", null NULL
  *	ykey(n)                   text of the key of a value in a map
  *	yequal(a, b)              same kinds, values and order
  * Changing; values are nodes of the same document, see ycopy for others
@@ -2175,9 +2175,8 @@ yparsejson(struct ydoc *d, const char *text, size_t len)
 /* ---- Reading the tree -------------------------------------------------- */
 
 YUNUSED static const char *
-ystr(struct yarena *a, const struct ynode *n)
+ystr(const struct ynode *n)
 {
-	(void)a;                /* every text is there since the parse */
 	return n && !yiscoll(n) ? n->text : NULL;
 }
 

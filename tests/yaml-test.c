@@ -167,7 +167,7 @@ checkgetters(struct tcase *c, struct ydoc *d)
 		if (!(eq = strstr(line, " = ")))
 			eq = line + strlen(line) - 2;   /* "path =" */
 		*eq = '\0';
-		got = ystr(&d->a, at(d, line));
+		got = ystr(at(d, line));
 		if (strcmp(got ? got : "(null)", eq[2] ? eq + 3 : "")) {
 			result(c->name, "getter", "%s: wanted \"%s\", got \"%s\"", line, eq[2] ? eq + 3 : "", got ? got : "(null)");
 			return true;
