@@ -23,7 +23,7 @@
  * Contents, with a budget of lines
  *	  1. Types and globals              20
  *	  2. Messages                      300
- *	  3. Memory, strings, numbers      350
+ *	  3. Memory, strings, numbers      400
  *	  4. Files                         320
  *	  5. Processes                     300
  *	  6. SHA-256 and inflate           300
@@ -53,7 +53,7 @@
  *	 30. Editing and prompts           300
  *	 31. Creating and starting         700
  *	 32. Listing                       500
- *	 33. shell and copy                900
+ *	 33. shell and copy                850
  *	 34. Other commands               2150
  *	 35. main                          250
  */
