@@ -15346,6 +15346,7 @@ runplaybooks(const struct inst *in)
 	const char *inventory = keep("%s/ansible-inventory.yaml", in->dir), *text;
 	struct args a = { 0 };
 	size_t i, k;
+	pid_t pid;
 	int st;
 
 	for (i = 0; i < in->conf.provisions.n; i++) {
@@ -15365,7 +15366,8 @@ runplaybooks(const struct inst *in)
 		arg(&a, "%s", inventory);
 		arg(&a, "%s", p[i].playbook);
 		info("Waiting for ansible playbook %s", bq(p[i].playbook));
-		st = runto(a.v, NULL, NULL, -1);
+		pid = spawn(&(struct job){ .argv = a.v, .fd = { NOFD, 2, 2 } });       /* its report is for the user, stdout for data */
+		st = pid < 0 ? -1 : waitchild(pid);
 		if (st != 0)
 			die("ansible-playbook %s %s (the VM runs on)", p[i].playbook, ended(st));
 	}

@@ -2632,6 +2632,7 @@ test_tree() {
 	done
 	ok 'limactl.1 has its sections'
 	if have shellcheck; then
+		limit=200
 		run shellcheck -s sh guest/*.sh test.sh tests/*.sh
 		status 0
 		ok 'shellcheck'

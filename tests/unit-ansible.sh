@@ -11,6 +11,7 @@ test_ansible() {
 echo "$*" >>"$0.calls"
 echo "PARAM_color=$PARAM_color" >>"$0.calls"
 cat "$2" >>"$0.calls"
+[ "$(cat "$0.status")" != 0 ] || echo "PLAY RECAP"
 exit $(cat "$0.status")
 S
 	chmod 755 "$T/playbin/ansible-playbook"
@@ -23,6 +24,8 @@ S
 	lc start dev
 	status 0
 	errhas READY
+	errhas "PLAY RECAP"
+	noout
 	same "$(cat "$T/playbin/ansible-playbook.calls")" "-i $LIMA_HOME/dev/ansible-inventory.yaml $T/play.yaml
 PARAM_color=red
 lima:

@@ -4,6 +4,7 @@
 
 test_match() {
 	begin match
+	limit=200
 	run "${CC:-cc}" -w -g -fsanitize=address,undefined -DVERSION='"test"' -o "$HOME/forward" tests/forward.c
 	status 0
 	ok 'tests/forward.c compiles'
