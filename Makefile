@@ -28,7 +28,7 @@ RUNNEEDS = cc:gcc qemu-system-$$(uname -m):qemu-system-$$(uname -m | sed 's/x86_
 	qemu-img:qemu-utils ssh:openssh-client curl:curl mmdebstrap:mmdebstrap newuidmap:uidmap \
 	mke2fs:e2fsprogs gzip:gzip xz:xz-utils musl-gcc:musl-tools
 TESTNEEDS = $(RUNNEEDS) isoinfo:genisoimage busybox:busybox shellcheck:shellcheck \
-	mandoc:mandoc script:bsdutils bzip2:bzip2 zstd:zstd jq:jq pgrep:procps socat:socat unshare:util-linux rsync:rsync qemu-system-aarch64:qemu-system-arm \
+	mandoc:mandoc script:bsdutils bzip2:bzip2 zstd:zstd jq:jq pgrep:procps expect:expect socat:socat unshare:util-linux rsync:rsync qemu-system-aarch64:qemu-system-arm \
 	swtpm:swtpm /usr/share/ovmf/OVMF.fd:ovmf aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu ss:iproute2
 
 all: limactl $(LINKS)

@@ -136,6 +136,7 @@ static struct {
 	bool mono;              /* no colours on a terminal */
 	long long t0;           /* start of the program, ms */
 	bool status;            /* a status line stands on the terminal */
+	bool nopipe;            /* SIGPIPE was ignored when we were started */
 	long long cap;          /* a log on stderr that grew beyond takes errors alone; 0: any */
 } msg = { .min = INFO };
 
@@ -175,6 +176,8 @@ static void
 logvalue(struct buf *b, const char *s)
 {
 	const unsigned char *p = (const unsigned char *)s;
+	uint32_t u;
+	size_t k;
 
 	if (s[strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._/@^+")] == '\0') {
 		bufputs(b, s);
@@ -190,10 +193,14 @@ logvalue(struct buf *b, const char *s)
 			bufputs(b, "\\t");
 		else if (*p == '\r')
 			bufputs(b, "\\r");
-		else if (*p < 0x20 || *p == 0x7f)
+		else if (*p < 0x20 || *p == 0x7f || (*p >= 0x80 && !(k = yutf8((const char *)p, strlen((const char *)p), &u))))
 			bufprintf(b, "\\x%02x", *p);
-		else
+		else if (*p < 0x80)
 			bufputc(b, *p);
+		else {
+			bufadd(b, (const char *)p, k);
+			p += k - 1;
+		}
 	bufputc(b, '"');
 }
 
@@ -369,21 +376,41 @@ die(const char *fmt, ...)
 	exit(1);
 }
 
+/* Standard output could not be written.  When nobody reads it any more we end as
+ * others do in a pipe: without a word, by the signal, unless it was ignored. */
+static _Noreturn void
+outfailed(void)
+{
+	if (errno == EPIPE && !msg.nopipe) {
+		signal(SIGPIPE, SIG_DFL);
+		raise(SIGPIPE);
+	}
+	die("write standard output:");
+}
+
 /* A passing line on a terminal, overwritten by the next line; on anything else
  * nothing, for the log lines tell the stages there. */
 static void PRINTF(1, 2)
 status(const char *fmt, ...)
 {
 	struct buf b = { 0 };
-	char text[512];
+	struct winsize w;
+	char text[512], secs[32];
 	va_list ap;
+	int n;
 
 	if (!msg.tty || msg.json || msg.min > INFO)
 		return;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	bufprintf(&b, "\r\033[K\033[36m%4lld s\033[0m %s", (now() - msg.t0) / 1000, text);
+	n = snprintf(secs, sizeof secs, "%4lld s", (now() - msg.t0) / 1000);
+	/* a line that wraps is not overwritten; the last column wraps too */
+	if (ioctl(2, TIOCGWINSZ, &w) == 0 && w.ws_col && w.ws_col < sizeof text)
+		text[w.ws_col > n + 2 ? w.ws_col - n - 2 : 0] = '\0';
+	bufputs(&b, "\r\033[K");
+	putcoloured(&b, 36, secs);
+	bufprintf(&b, " %s", text);
 	if (write(2, b.s, b.len) >= 0)
 		msg.status = true;
 	buffree(&b);
@@ -874,29 +901,60 @@ readline1(const char *path)
 }
 
 /* Replace path as a whole: a reader, or a crash, sees the old file or the new
- * one and never half of either.  Reports what went wrong. */
-static int
-writefile(const char *path, const void *data, size_t len, mode_t mode)
+ * one and never half of either.  NULL, or what failed, with errno. */
+static const char *
+putfile(const char *path, const void *data, size_t len, mode_t mode)
 {
 	struct buf tmp = { 0 };
-	int fd, ret = -1;
+	const char *failed = NULL;
+	int fd, e;
 
 	bufprintf(&tmp, "%s.%ld.tmp", path, (long)getpid());
 	(void)unlink(tmp.s);    /* left by a dead process that had our pid */
 	if ((fd = open(tmp.s, O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600)) < 0)
-		error("create %s:", tmp.s);
+		failed = "create";
 	else if (writeall(fd, data, len) < 0 || fchmod(fd, mode) < 0 || fsync(fd) < 0)
-		error("write %s:", tmp.s);
+		failed = "write";
 	else if (rename(tmp.s, path) < 0)
-		error("rename %s to %s:", tmp.s, path);
-	else
-		ret = 0;
-	if (fd >= 0 && ret < 0)
+		failed = "replace";
+	e = errno;
+	if (fd >= 0 && failed)
 		(void)unlink(tmp.s);
 	if (fd >= 0)
 		close(fd);
 	buffree(&tmp);
-	return ret;
+	errno = e;
+	return failed;
+}
+
+static int
+writefile(const char *path, const void *data, size_t len, mode_t mode)
+{
+	const char *failed = putfile(path, data, len, mode);
+
+	if (failed)
+		error("%s %s:", failed, path);
+	return failed ? -1 : 0;
+}
+
+/* The same for a file that the user names, or a command's result: links are
+ * followed, a device or a pipe is written to.  It works, or the command ends. */
+static void
+mustwrite(const char *path, const void *data, size_t len, mode_t mode)
+{
+	char *real = realpath(path, NULL);
+	const char *failed = "open";
+	struct stat st;
+	int fd;
+
+	if (real && stat(real, &st) == 0 && !S_ISREG(st.st_mode)) {
+		if ((fd = open(path, O_WRONLY|O_CLOEXEC|O_NOCTTY)) >= 0)
+			failed = writeall(fd, data, len) < 0 || close(fd) < 0 ? "write" : NULL;
+	} else
+		failed = putfile(real ? real : path, data, len, mode);
+	if (failed)
+		die("%s %s:", failed, path);
+	free(real);
 }
 
 /* mkdir -p; existing directories keep their mode.  -1 with errno. */
@@ -1805,8 +1863,12 @@ pluginpath(void)
 static void
 needhome(void)
 {
+	struct stat st;
+
 	if (mkdirs(host.limahome, 0700) < 0)
 		die("create %s (set LIMA_HOME to a directory you may write):", host.limahome);
+	if (stat(host.limahome, &st) == 0 && !S_ISDIR(st.st_mode))
+		die("%s is no directory (set LIMA_HOME to one you may write)", host.limahome);
 	if (access(host.limahome, W_OK|X_OK) < 0)
 		die("%s is not writable (set LIMA_HOME to a directory you may write):", host.limahome);
 }
@@ -4857,6 +4919,26 @@ confcheck(struct conf *c)
 		c->errs = keep("invalid audio.interface \"%s\", must be \"hda\" or \"virtio\"", a);
 }
 
+/* The last text that was loaded without a complaint and would be the same under
+ * any name: a hundred instances of one template are read once. */
+static struct { struct buf text; struct conf c; } twin;
+
+/* Is this that text, and made by the same limactl?  Then *c is that too. */
+static bool
+conflike(struct conf *c, const char *text, size_t len)
+{
+	const struct conf own = *c;
+
+	if (!twin.c.name || twin.text.len != len || memcmp(twin.text.s, text, len) != 0 ||
+	    own.foreign != twin.c.foreign || own.made != twin.c.made)
+		return false;
+	*c = twin.c;
+	c->name = own.name;
+	c->dir = own.dir;
+	c->version = own.version;
+	return true;
+}
+
 /* The effective configuration of instance name from its text.  where: for
  * messages.  What is wrong stands in c->errs afterwards. */
 static void
@@ -4871,6 +4953,8 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 
 	*c = (struct conf){ .name = name, .dir = keep("%s/%s", host.limahome, name), .autoforward = true, .agent = true };
 	madeby(c);
+	if (!warnings && conflike(c, text, len))
+		return;
 	unsetall(confkeys, c);
 	if (!shared.read) {
 		readshared(OVERRIDE, "override");
@@ -4933,6 +5017,13 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 	plaingate(c, automount, warnings);
 	if (!c->errs)
 		confcheck(c);
+	/* does nothing in it come from the name or the directory? */
+	if (!warnings && !c->errs && !shared.doc[OVERRIDE].root->n && !shared.doc[DEFAULT].root->n &&
+	    !c->networks.n && !c->forwards.n && !memmem(text, len, "{{", 2)) {
+		twin.text.len = 0;
+		bufadd(&twin.text, text, len);
+		twin.c = *c;
+	}
 out:
 	yfree(&l.vars);
 	yfree(&doc);
@@ -6532,6 +6623,7 @@ instmember(struct tt *t, const struct ynode *map, const char *name)
 {
 	static const char *const freemaps[] = { "vmOpts", "osOpts", "param", "Param", "env", "hosts", "cpuType" };
 	const struct ynode *n;
+	struct ynode *none;
 	const struct key *k;
 
 	if (map == t->root) {
@@ -6548,9 +6640,16 @@ instmember(struct tt *t, const struct ynode *map, const char *name)
 		if (strcmp(goname(n->key->s), name) == 0)
 			return n;
 	/* a key nobody set is empty, a name that is none of a key is a mistake */
-	for (k = confkeys; k->path; k++)
-		if (strcmp(goname(keep("%.*s", (int)strcspn(k->path, "."), k->path)), name) == 0)
-			return strchr(k->path, '.') || k->type >= KRANGE ? NULL : ttstr(t, "");
+	for (k = confkeys; k->path; k++) {
+		const char *key = keep("%.*s", (int)strcspn(k->path, "."), k->path);
+		if (strcmp(goname(key), name) != 0)
+			continue;
+		if (k->path[strlen(key)] == '\0' && k->type < KRANGE)
+			return ttstr(t, "");
+		none = k->type == KSTRS || k->type == KLIST ? ynewseq(&t->d) : ynewmap(&t->d);
+		none->key = ynewstr(&t->d, key);
+		return none;
+	}
 	if (map->parent == t->root)
 		ttfail(t, "can't evaluate field %s in type *limatype.LimaYAML", name);
 	return ttstr(t, "");
@@ -9675,8 +9774,9 @@ writesshconfig(const struct conf *c, long long port)
 	sshoptions(&o, c);
 	bufprintf(&b, "# This SSH config file can be passed to `ssh -F`.\n"
 	    "# It is written anew at each start of the instance; edits are lost.\n"
-	    "# Example: ssh -F %s/ssh.config %s\n", c->dir, guesthostname(c->name));
-	bufprintf(&b, "Host %s\n", guesthostname(c->name));
+	    "# Example: ssh -F ");
+	bufquote(&b, keep("%s/ssh.config", c->dir));
+	bufprintf(&b, " %s\nHost %s\n", guesthostname(c->name), guesthostname(c->name));
 	for (i = 0; i < o.n; i++) {
 		eq = strchr(o.v[i], '=');
 		if (strchr(o.v[i], '\n'))
@@ -9946,8 +10046,8 @@ networksload(struct ydoc *d)
 		die("create %s:", dir);
 	if ((lock = lockfile(dir, O_RDONLY|O_DIRECTORY, "networks.yaml")) < 0)
 		die("lock %s:", dir);
-	if (access(path, F_OK) < 0 && writefile(path, defnetworks, sizeof defnetworks - 1, 0644) < 0)
-		exit(1);
+	if (access(path, F_OK) < 0)
+		mustwrite(path, defnetworks, sizeof defnetworks - 1, 0644);
 	if (readfile(path, &b, 1 << 20) < 0)
 		die("read %s:", path);
 	*d = (struct ydoc){ 0 };
@@ -9968,8 +10068,7 @@ networksave(struct ydoc *d, int lock)
 	struct buf b = { 0 };
 
 	ywrite(d, &b);
-	if (writefile(networksfile(), b.s, b.len, 0644) < 0)
-		exit(1);
+	mustwrite(networksfile(), b.s, b.len, 0644);
 	buffree(&b);
 	yfree(d);
 	close(lock);
@@ -14905,7 +15004,7 @@ lockpid(const char *path, const char *who)
 		die("create %s:", path);
 	if (fcntl(fd, F_SETLK, &fl) < 0)
 		die("another %s may already be running with pid %ld (pidfile %s)", who, (long)lockholder(path), bq(path));
-	if (ftruncate(fd, 0) < 0 || writeall(fd, text, strlen(text)) < 0)
+	if (fchmod(fd, 0644) < 0 || ftruncate(fd, 0) < 0 || writeall(fd, text, strlen(text)) < 0)
 		die("write %s:", path);
 }
 
@@ -15456,6 +15555,7 @@ enum flagid {
 	FPROGRESS, FSTARTIT, FRECURSIVE, FVERBOSE, FBACKEND, FSHOWFORMAT, FTUNNELTYPE, FSOCKSPORT,
 	FTAG, FMODE, FGATEWAY, FINTERFACE, FCONDITION, FUSERUNIT, FENABLED, FHISTORY, FWATCHALL, FNODESC, FOUTPUT, FPRESERVEENV, FRECONNECT, FSYNC, FSIZE, FDISKFORMAT, NFLAG,
 };
+static struct { bool set, b; const char *s; long long n; struct args words; } opt[NFLAG];
 
 /* A boolean as strconv.ParseBool reads it; false when it is none. */
 static bool
@@ -15508,7 +15608,7 @@ itemdns(struct buf *b, const char *word)
 	unsigned char addr[16];
 
 	if (inet_pton(AF_INET, word, addr) != 1 && inet_pton(AF_INET6, word, addr) != 1)
-		die("invalid argument \"%s\" for \"--dns\" flag: invalid string being converted to IP address: %s", word, word);
+		die("invalid argument \"%s\" for \"--dns\" flag: invalid string being converted to IP address: %s", opt[FDNS].s, word);
 	xquote(b, word);
 }
 
@@ -15650,8 +15750,6 @@ static const struct flag {
 };
 _Static_assert(LEN(flags) == NFLAG, "a row for every flag");
 
-static struct { bool set, b; const char *s; long long n; struct args words; } opt[NFLAG];
-
 /* DIR or DIR:w.  What is asked for together with --plain is meant to be there. */
 static void
 itemmount(struct buf *b, const char *word)
@@ -15791,6 +15889,7 @@ setflag(enum flagid id, const char *val)
 	const struct flag *f = &flags[id];
 	const char *shown = f->ch ? keep("-%c, --%s", f->ch, f->name) : keep("--%s", f->name), *why = NULL;
 	char *end;
+	size_t i;
 
 	opt[id].set = true;
 	opt[id].s = val;
@@ -15806,9 +15905,14 @@ setflag(enum flagid id, const char *val)
 		why = keep("strconv.ParseFloat: parsing \"%s\": invalid syntax", val);
 	if (why)
 		die("invalid argument \"%s\" for \"%s\" flag: %s", val, shown, why);
-	if (f->type == FLIST)
+	if (f->type == FLIST) {
 		splitwords(&opt[id].words, val);
-	else if (f->type == FARRAY || !opt[id].words.n)
+		for (i = 0; id == FDNS && i < opt[id].words.n; i++) {
+			struct buf b = { 0 };
+			itemdns(&b, opt[id].words.v[i]);        /* refuses what is none, like a number that is none */
+			buffree(&b);
+		}
+	} else if (f->type == FARRAY || !opt[id].words.n)
 		arg(&opt[id].words, "%s", val);
 	else
 		opt[id].words.v[0] = keep("%s", val);
@@ -16075,7 +16179,7 @@ static int
 flushed(int r)
 {
 	if (fflush(stdout) < 0 || ferror(stdout))       /* an earlier write may have failed */
-		die("write standard output:");
+		outfailed();
 	return r;
 }
 
@@ -16083,7 +16187,11 @@ flushed(int r)
 static bool
 coloured(void)
 {
-	return envor("_LIMA_OUTPUT_IS_TTY", NULL) || isatty(1);
+	static int known = -1;
+
+	if (known < 0)
+		known = envor("_LIMA_OUTPUT_IS_TTY", NULL) || isatty(1);
+	return known;
 }
 
 /* Data on stdout.  In colour: keys, strings, other values of JSON or YAML, by
@@ -16198,16 +16306,19 @@ askstart(void)
 }
 
 /* Those of a menu's options that the filter lets through, drawn over the last
- * drawing, in a window of rows that has number cur of them in it.  The cursor
+ * drawing, in a window that has number cur of them in it.  The cursor
  * stays at the top, and long lines do not wrap.  How many there are; *at:
  * the index of cur. */
 static size_t
 menudraw(const char *question, const char *const *opts, size_t n, const char *filter, size_t cur, size_t *at)
 {
-	enum { rows = 8 };
 	struct buf b = { 0 };
-	size_t i, hits = 0, top = cur < rows ? 0 : cur - rows + 1, lines = 1;
+	struct winsize w;
+	size_t i, hits = 0, rows = 8, top, lines = 1;
 
+	if (ioctl(2, TIOCGWINSZ, &w) == 0 && w.ws_row && w.ws_row < rows + 2)
+		rows = w.ws_row > 3 ? w.ws_row - 2U : 1;        /* the cursor cannot go above the top */
+	top = cur < rows ? 0 : cur - rows + 1;
 	bufprintf(&b, "\r\033[J\033[?7l? %s %s  [Use arrows to move, type to filter]\n", question, filter);
 	for (i = 0; i < n; i++) {
 		if (!strcasestr(opts[i], filter))
@@ -16332,11 +16443,11 @@ reviewed(const char *name, const char *text)
 	}
 }
 
-/* Refuse a text that is no configuration; one that the user wrote is kept. */
+/* Refuse a text that is no configuration; one that was worked on is kept. */
 static _Noreturn void
-rejected(const char *text, const char *why)
+rejected(const char *text, const char *why, bool save)
 {
-	if (!opt[FTTY].b || writefile("lima.REJECTED.yaml", text, strlen(text), 0644) < 0)
+	if (!save || access(".", W_OK) < 0 || writefile("lima.REJECTED.yaml", text, strlen(text), 0644) < 0)
 		die("%s", why);
 	die("the YAML is invalid, saved the buffer as `lima.REJECTED.yaml`: %s", why);
 }
@@ -16366,6 +16477,30 @@ sweep(const char *name)
 		closedir(dir);
 }
 
+/* Make the directory in which an instance of that name is built.  Its lock, which
+ * another one's sweep() respects; before it is held, that may take the directory. */
+static int
+makescratch(const char *tmp, const char *name)
+{
+	struct stat st;
+	int lock;
+
+	sweep(name);
+	for (;;) {
+		if (mkdir(tmp, 0700) < 0)
+			die("create %s:", tmp);
+		lock = lockfile(tmp, O_RDONLY|O_DIRECTORY, name);
+		if (lock < 0 && (errno != ENOENT || gotsig))
+			die("lock %s:", tmp);
+		if (lock >= 0 && fstat(lock, &st) == 0 && st.st_nlink) {
+			scratchadd(tmp);
+			return lock;
+		}
+		if (lock >= 0)
+			close(lock);
+	}
+}
+
 /* Make an instance: whole, or not at all.  False when somebody was quicker. */
 static bool
 createinstance(const char *name, const char *text)
@@ -16376,18 +16511,12 @@ createinstance(const char *name, const char *text)
 
 	confload(&c, name, text, strlen(text), keep("main file %s", bq(keep("%s/lima.yaml", dir))), true);
 	if (c.errs)
-		rejected(text, c.errs);
+		rejected(text, c.errs, opt[FTTY].b);
 	warnuser(&c);
 	userkey();
-	sweep(name);
-	if (mkdir(tmp, 0700) < 0)
-		die("create %s:", tmp);
-	scratchadd(tmp);
-	if ((lock = lockfile(tmp, O_RDONLY|O_DIRECTORY, name)) < 0)
-		die("lock %s:", tmp);
-	if (writefile(keep("%s/lima.yaml", tmp), text, strlen(text), 0644) < 0 ||
-	    writefile(keep("%s/lima-version", tmp), VERSION, strlen(VERSION), 0444) < 0)
-		die("cannot write %s", tmp);
+	lock = makescratch(tmp, name);
+	mustwrite(keep("%s/lima.yaml", tmp), text, strlen(text), 0644);
+	mustwrite(keep("%s/lima-version", tmp), VERSION, strlen(VERSION), 0444);
 	preparedisk(&c, tmp);
 	prepareengine(&c, tmp);
 	if (gotsig)
@@ -16549,10 +16678,10 @@ checkedited(const char *name, const char *path, const char *old, const char *tex
 
 	confload(&c, name, text, strlen(text), keep("main file %s", bq(path)), true);
 	if (c.errs)
-		rejected(text, c.errs);
+		rejected(text, c.errs, true);
 	confload(&was, name, old, strlen(old), path, false);
 	if (!was.errs && c.disk < was.disk)
-		rejected(text, keep("field `disk`: shrinking the disk (%s --> %s) is not supported", printsize(was.disk), printsize(c.disk)));
+		rejected(text, keep("field `disk`: shrinking the disk (%s --> %s) is not supported", printsize(was.disk), printsize(c.disk)), true);
 }
 
 static const char *
@@ -16590,8 +16719,8 @@ editinstance(struct inst *in)
 		return false;
 	lock = lockinstance(in);
 	text = editedtext(in->name, in->dir, &changed);
-	if (changed && writefile(keep("%s/lima.yaml", in->dir), text, strlen(text), 0644) < 0)
-		exit(1);
+	if (changed)
+		mustwrite(keep("%s/lima.yaml", in->dir), text, strlen(text), 0644);
 	close(lock);
 	return changed;
 }
@@ -16845,6 +16974,8 @@ cmdedit(int argc, char *argv[])
 	if (in.agent || in.driver)
 		die("cannot edit a running instance");
 	path = isinst ? keep("%s/lima.yaml", in.dir) : name;
+	if (!*path)
+		die("%s", badname(name));
 	old = filetext(path);
 	text = editflags() ? applyflags(old, true) : opt[FTTY].b && isatty(0) ? edited(old) : old;
 	if (!text[strspn(text, " \t\r\n")]) {
@@ -16855,8 +16986,7 @@ cmdedit(int argc, char *argv[])
 		info("Aborting, no changes made to the instance");
 	else {
 		checkedited(isinst ? name : "edited", path, old, text);
-		if (writefile(path, text, strlen(text), 0644) < 0)
-			exit(1);
+		mustwrite(path, text, strlen(text), 0644);
 		if (isinst)
 			info("Instance %s configuration edited", bq(name));
 	}
@@ -16926,8 +17056,9 @@ cmddelete(int argc, char *argv[])
 		lock = lockinstance(&in);
 		if (in.protected)
 			die("failed to delete instance %s: instance is protected to prohibit accidental removal (Hint: use `limactl unprotect`)", bq(argv[i]));
-		if (!opt[FFORCE].b && (in.agent || in.driver))
-			die("failed to delete instance %s: expected status `Stopped`, got `%s`", bq(argv[i]), statename[in.state]);
+		if (!opt[FFORCE].b && in.state != SSTOPPED)
+			die("failed to delete instance %s: expected status `Stopped`, got `%s`%s", bq(argv[i]), statename[in.state],
+			    in.agent || in.driver ? "" : " (its configuration has errors; maybe use `limactl delete -f`?)");
 		stopforced(&in);
 		/* a name that sweep() knows, for half of an instance is none */
 		tmp = keep("%s/.%s.tmp.%ld", host.limahome, argv[i], (long)getpid());
@@ -17601,8 +17732,7 @@ joinedconfig(const struct place *w, int n)
 			die("read %s/ssh.config:", w[i].in->dir);
 		path = keep("%s/copy.%ld.tmp", w[i].in->dir, (long)getpid());
 	}
-	if (writefile(path, b.s, b.len, 0600) < 0)
-		exit(1);
+	mustwrite(path, b.s, b.len, 0600);
 	buffree(&b);
 	return path;
 }
@@ -17726,11 +17856,100 @@ syncback(const struct sync *s)
 	info("Successfully synced back the changes to host.");
 }
 
+/* Show in a pager what the guest changed: rsync's summary, and a diff of the
+ * texts, for which what differs is fetched to a scratch directory. */
+static void
+syncview(const struct sync *s)
+{
+	const char *tmp = getenv("TMPDIR"), *pager = getenv("PAGER"), *less = getenv("LESS"), *file, *base;
+	char *dir = keep("%s/lima-sync-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+	struct sync copy = { s->in, NULL, s->guest };
+	struct args a = { 0 };
+	struct buf b = { 0 };
+	struct job j = { .fd = { NOFD, -1, -1 } };
+	pid_t pid;
+	size_t i;
+	bool r;
+
+	if (!mkdtemp(dir))
+		die("create %s:", dir);
+	scratchadd(dir);
+	copy.host = keep("%s/new", dir);
+	file = keep("%s/changes", dir);
+	(void)syncrun(s, true, (const char *const[]){ "--dry-run", "--itemize-changes", "--stats", "-h", NULL }, &b);
+	if (mkdir(copy.host, 0700) < 0 || (j.fd[1] = open(file, O_WRONLY|O_CREAT|O_CLOEXEC|O_APPEND, 0600)) < 0 || writeall(j.fd[1], b.s ? b.s : "", b.len) < 0)
+		die("write %s:", file);
+	if (syncrun(&copy, true, (const char *const[]){ "-q", keep("--copy-dest=%s/", s->host), NULL }, NULL) != 0)
+		die("failed to fetch the changes; they are in %s of the guest", bq(s->guest));
+	j.argv = (char *[]){ keep("diff"), keep("-ruN"), keep("--color=always"), keep("--"), keep("%s", s->host), keep("%s", copy.host), NULL };
+	if ((pid = spawn(&j)) < 0)
+		warn("diff:");
+	else
+		(void)waitchild(pid);
+	close(j.fd[1]);
+	if (!pager || !*pager || !shellwords(&a, pager) || !a.n)
+		argwords(&a, "less -R");
+	base = strrchr(a.v[0], '/') ? strrchr(a.v[0], '/') + 1 : a.v[0];
+	r = strcmp(base, "less") != 0 || (less && strpbrk(less, "rR"));
+	for (i = 1; i < a.n; i++)
+		r |= *a.v[i] == '-' && strpbrk(a.v[i], "rR");
+	if (!r)
+		arg(&a, "-R");
+	arg(&a, "%s", file);
+	j = (struct job){ .argv = a.v, .fd = { -1, -1, -1 } };
+	if ((pid = spawn(&j)) < 0)
+		warn("run %s (PAGER names another pager):", a.v[0]);
+	else
+		(void)waitchild(pid);
+	(void)rmtree(dir);
+	scratchdrop();
+	argsfree(&a);
+	buffree(&b);
+}
+
+/* May the changes come back?  Asked on a terminal, when there are any. */
+static bool
+syncaccepted(const struct sync *s)
+{
+	static const char *const opts[] = { "Yes", "No", "View the changed contents" };
+	int added = 0, deleted = 0, modified = 0, metadata = 0;
+	struct buf b = { 0 };
+	char *p, *l;
+	size_t n;
+
+	if (!opt[FTTY].b)
+		return true;
+	if (syncrun(s, true, (const char *const[]){ "--dry-run", "--itemize-changes", "-h", NULL }, &b) != 0)
+		die("failed to look for changes; they are in %s of the guest", bq(s->guest));
+	for (p = b.s; p && (l = strsep(&p, "\n")); )
+		if (startswith(l, "*deleting"))
+			deleted++;
+		else if (strlen(l) > 12 && strchr("<>ch.", *l) && !startswith(l, ".d..t......"))
+			*(l[2] == '+' ? &added : *l == '.' ? &metadata : &modified) += 1;
+	buffree(&b);
+	if (!added && !deleted && !modified && !metadata) {
+		info("No changes detected");
+		return false;
+	}
+	if (!isatty(0))
+		die("there is no terminal to ask on; the changes are in %s of the guest (--yes accepts them unseen)", bq(s->guest));
+	do {
+		n = menu(keep("\342\232\240\357\270\217 Accept the changes? (added: %d, deleted: %d, modified: %d, metadata: %d)",
+		    added, deleted, modified, metadata), opts, LEN(opts));
+		if (n == 2)
+			syncview(s);
+	} while (n == 2);
+	if (n)
+		info("Skipping syncing back the changes to host.");
+	return n == 0;
+}
+
 /* After the command: its changes come back, and the guest's copy goes. */
 static void
 syncend(const struct sync *s)
 {
-	syncback(s);
+	if (syncaccepted(s))
+		syncback(s);
 	if (guestquiet(s->in, guestwords("rm -rf -- ", s->guest), -1) != 0)
 		warn("cannot remove %s in the guest", bq(s->guest));
 }
@@ -18122,24 +18341,22 @@ newname(char *argv[], bool clone)
 	text = editedtext(new, in.dir, &changed);
 	tmp = in.dir;
 	if (clone) {
-		sweep(new);
 		tmp = keep("%s/.%s.tmp.%ld", host.limahome, new, (long)getpid());
-		if (mkdir(tmp, 0700) < 0)
-			die("create %s:", tmp);
-		scratchadd(tmp);
-		if ((mine = lockfile(tmp, O_RDONLY|O_DIRECTORY, new)) < 0)      /* sweep() lets it be */
-			die("lock %s:", tmp);
+		mine = makescratch(tmp, new);
 		if (copytree(in.dir, tmp) < 0 || gotsig)
 			die(gotsig ? "interrupted" : "the instance %s could not be copied", bq(old));
 	}
-	if (changed && clone && writefile(keep("%s/lima.yaml", tmp), text, strlen(text), 0644) < 0)
-		exit(1);
-	if (rename(tmp, instdir(new)) < 0)
+	if (changed && clone)
+		mustwrite(keep("%s/lima.yaml", tmp), text, strlen(text), 0644);
+	if (rename(tmp, instdir(new)) < 0) {
+		if (errno == EEXIST || errno == ENOTEMPTY)
+			die("instance %s already exists", bq(new));
 		die("rename %s to %s:", tmp, instdir(new));
+	}
 	if (clone)
 		scratchdrop();
-	if (changed && !clone && writefile(keep("%s/lima.yaml", instdir(new)), text, strlen(text), 0644) < 0)
-		exit(1);
+	if (changed && !clone)
+		mustwrite(keep("%s/lima.yaml", instdir(new)), text, strlen(text), 0644);
 	close(lock);
 	if (mine >= 0)
 		close(mine);
@@ -18341,7 +18558,7 @@ disksize(void)
 	if (!opt[FSIZE].set)
 		die("required flag(s) \"size\" not set");
 	if (parsesize(opt[FSIZE].s, &n, err) < 0)
-		die("flag --size: %s", err);
+		die("%s", err);
 	if (n < 1)
 		die("flag --size: a disk of %s is too small", bq(opt[FSIZE].s));
 	return n;
@@ -18761,8 +18978,7 @@ addunit(const char *name)
 
 	if (mkdirs(parentdir(path), 0700) < 0)
 		die("create the directory of %s:", path);
-	if (writefile(path, text, strlen(text), 0644) < 0)
-		exit(1);
+	mustwrite(path, text, strlen(text), 0644);
 	systemctl("enable", name);
 	return new;
 }
@@ -19184,6 +19400,35 @@ yqforeign(const char *expr, char *argv[])
 	yfree(&d);
 }
 
+/* A format that was asked for; NULL: by the names of files.  What is neither
+ * YAML nor JSON is left to mikefarah's yq. */
+static const char *
+yqformat(const char *f, char *argv[])
+{
+	static const char *const names[] = { "yaml", "y", "yml", "json", "j" };
+	const char *prog;
+	size_t i;
+
+	if (!f || strcmp(f, "auto") == 0 || strcmp(f, "a") == 0)
+		return NULL;
+	for (i = 0; i < LEN(names); i++)
+		if (strcmp(names[i], f) == 0)
+			return f;
+	if ((prog = foreignyq()))
+		execv(prog, argv);
+	yqdie("unknown format '%s': limactl yq knows yaml and json; more needs yq of github.com/mikefarah/yq in PATH", f);
+}
+
+static int
+cmdyqlimits(int argc, char *argv[])
+{
+	(void)argc;
+	(void)argv;
+	puts("An expression of --set, --yq, --filter or template yq reads no environment (env, strenv,\n"
+	    "envsubst) and no file (load and its kin); that of limactl yq may. None runs a command (system).");
+	return 0;
+}
+
 static int
 cmdyq(int argc, char *argv[])
 {
@@ -19219,6 +19464,8 @@ cmdyq(int argc, char *argv[])
 	} else if (k < n && (stat(words[k], &st) < 0 || !S_ISREG(st.st_mode)))
 		expr = words[k++];
 	expr = expr ? expr : ".";
+	yq.in = yqformat(yq.in, all);
+	yq.out = yqformat(yq.out, all);
 	yqforeign(expr, all);
 	if (yq.inplace && k == n)
 		yqdie("write in place flag only applicable when giving an expression and at least one file");
@@ -19234,8 +19481,9 @@ cmdyq(int argc, char *argv[])
 				yqdie("open %s: %s", file, errtext(errno));
 			yqtext(expr, file, b.s, b.len, &out, &results, &good);
 			if (yq.inplace) {
-				if (stat(file, &st) < 0 || writefile(file, out.s ? out.s : "", out.len, st.st_mode & 07777) < 0)
+				if (stat(file, &st) < 0)
 					yqdie("write %s: %s", file, errtext(errno));
+				mustwrite(file, out.s ? out.s : "", out.len, st.st_mode & 07777);
 				break;
 			}
 		}
@@ -19340,8 +19588,8 @@ cmdtmplcopy(int argc, char *argv[])
 	templatebuf(&b, argv[0], opt[FVERBATIM].b ? -1 : fill ? EMBALL : all ? EMBBASES|EMBTEMPLATES : some ? EMBBASES : 0);
 	if (strcmp(dest, "-") == 0)
 		putdata(&b, coloured());
-	else if (writefile(dest, b.s, b.len, 0644) < 0)
-		die("write %s:", dest);
+	else
+		mustwrite(dest, b.s ? b.s : "", b.len, 0644);
 	buffree(&b);
 	return 0;
 }
@@ -19416,14 +19664,18 @@ static void
 shareall(struct ydoc *d, struct ynode *o)
 {
 	struct strs names = allinstances();
+	struct ynode *v;
 	struct inst in;
 	size_t i;
 
 	for (i = 0; i < names.n; i++) {
 		if (inspect(&in, names.v[i]) < 0)
 			continue;
-		if (in.loaded)
-			(void)yput(d, o, in.name, instshares(d, &in.conf));
+		if (!in.loaded)
+			continue;
+		v = instshares(d, &in.conf);
+		v->key = ynewstr(d, in.name);   /* yput would look through all before it */
+		ylink(o, v);
 	}
 }
 
@@ -19625,11 +19877,12 @@ static const struct cmd cmds[] = {
 	{ "debug dns", NULL,     NOFLAGS,  0, -1, "UDPPORT [TCPPORT]",     NULL, cmdsenseless },
 	{ "generate-doc", NULL,  NOFLAGS,  0, -1, "DIR",                   NULL, cmdsenseless },
 	{ "generate-jsonschema", NULL, NOFLAGS, 0, -1, "[FILE...]",        NULL, cmdsenseless },
-	{ "completion", NULL,    COMPLETE, 1, 1,  "bash|zsh|fish",         "print the completion script of a shell", cmdcompletion },
+	{ "completion", NULL,    COMPLETE, 0, 1,  "bash|zsh|fish|powershell", "print the completion script of a shell", cmdcompletion },
 	{ "__complete", NULL,    RAW,      0, -1, "[WORD...]",             NULL, cmdcomplete },
 	{ "__completeNoDesc", NULL, RAW,   0, -1, "[WORD...]",             NULL, cmdcomplete },
 	{ "info",      NULL,     INFO_,    0, 0,  "",                      "show what this program and host have", cmdinfo },
 	{ "yq",        NULL,     RAW,      0, -1, "[EXPRESSION] [FILE...]", "evaluate an expression on YAML or JSON", cmdyq },
+	{ "yq-restrictions", NULL, NOFLAGS, 0, -1, "",                     "what an expression may not do", cmdyqlimits },
 	{ "help",      NULL,     HELP,     0, 2,  "[COMMAND]",             "help for a command", cmdhelp },
 	{ "hostagent", NULL,     AGENT,    1, 1,  "NAME",                  NULL, cmdhostagent },
 	{ "sftp",      NULL,     SFTP,     1, 1,  "DIR",                   NULL, cmdsftp },
@@ -19931,7 +20184,7 @@ offerargs(const struct cmd *c, int n)
 	} else if (strstr(c->args, "DISK")) {
 		offerdisks();
 	} else if (strstr(c->args, "bash")) {
-		offerwords("bash zsh fish");
+		offerwords("bash zsh fish powershell");
 	} else {
 		if (strstr(c->args, "emplate:") || strstr(c->args, "TEMPLATE") || strstr(c->args, "FILE.yaml...")) {
 			l = listtemplates(false);
@@ -20047,6 +20300,19 @@ static const struct { const char *shell, *script; } completions[] = {
 	"end\n"
 	"complete -c limactl -f -a '(__limactl_complete)'\n"
 	"complete -c limactl -n __limactl_nothing -F" },
+	{ "powershell",
+	"# PowerShell completion for limactl: limactl completion powershell | Out-String | Invoke-Expression\n"
+	"Register-ArgumentCompleter -Native -CommandName limactl -ScriptBlock {\n"
+	"	param($word, $ast, $cursor)\n"
+	"	$words = @($ast.CommandElements | Select-Object -Skip 1 | ForEach-Object { \"$_\" })\n"
+	"	# before 7.3 an empty argument has to be written with its quotes\n"
+	"	if (-not $word) { $words += if ($PSVersionTable.PSVersion -lt [version]'7.3') { '\"\"' } else { '' } }\n"
+	"	limactl __complete $words 2>$null | Where-Object { $_ -notlike ':*' } | ForEach-Object {\n"
+	"		$text, $desc = $_ -split \"`t\", 2\n"
+	"		if (-not $desc) { $desc = $text }\n"
+	"		[System.Management.Automation.CompletionResult]::new($text, $text, 'ParameterValue', $desc)\n"
+	"	}\n"
+	"}" },
 };
 
 static int
@@ -20055,11 +20321,14 @@ cmdcompletion(int argc, char *argv[])
 	char *p, *script;
 	size_t i;
 
-	(void)argc;
+	if (!argc) {
+		usage(curcmd);
+		return 0;
+	}
 	for (i = 0; i < LEN(completions) && strcmp(completions[i].shell, argv[0]) != 0; i++)
 		;
 	if (i == LEN(completions))
-		die("there is no completion for %s, only for bash, zsh and fish", bq(argv[0]));
+		die("there is no completion for %s, only for bash, zsh, fish and powershell", bq(argv[0]));
 	script = keep("%s", completions[i].script);
 	while (opt[FNODESC].b && (p = strstr(script, "__complete ")))
 		script = keep("%.*sNoDesc%s", (int)(p - script) + 10, script, p + 10);
@@ -20236,7 +20505,7 @@ wrapper(const char *base, int *argc, char *argv[])
 int
 main(int argc, char *argv[])
 {
-	static char errbuf[8192];
+	static char errbuf[8192], outbuf[65536];
 	const struct cmd *c;
 	const char *base, *s;
 	int fd, r;
@@ -20247,6 +20516,8 @@ main(int argc, char *argv[])
 	if (fd > 2)
 		close(fd);
 	setvbuf(stderr, errbuf, _IOLBF, sizeof errbuf);
+	if (!isatty(1))
+		setvbuf(stdout, outbuf, _IOFBF, sizeof outbuf);
 	msg.t0 = now();
 	s = getenv("TERM");
 	msg.tty = isatty(2) && !(s && strcmp(s, "dumb") == 0);
@@ -20258,7 +20529,7 @@ main(int argc, char *argv[])
 		return flushed(cmdyq(argc - 1, argv + 1));
 	if (argc)
 		argv = wrapper(base, &argc, argv);
-	signal(SIGPIPE, SIG_IGN);
+	msg.nopipe = signal(SIGPIPE, SIG_IGN) == SIG_IGN;
 	atexit(rmscratch);
 	catchsignals(onsignal);
 	opt[FTTY].b = isatty(1);

@@ -137,12 +137,12 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 # run COMMAND...: its status in $rc, its words in $out and $err, stdin empty,
 # or what feed wrote. limit: seconds for the next one.
-limit=30 input=/dev/null
+limit=120 input=/dev/null
 run() {
 	cmd=$*
 	rc=0
 	timeout "$limit" "$@" >"$out" 2>"$err" <"$input" || rc=$?
-	limit=30 input=/dev/null
+	limit=120 input=/dev/null
 }
 lc() { run "$LIMACTL" "$@"; }
 feed() {
@@ -1920,7 +1920,7 @@ serial still thinking'
 	plan "deaf 1
 $goodboot"
 	lc start dev
-	limit=30
+	limit=120
 	lc stop dev
 	status 0
 	errlacks 'asking QEMU to quit'
@@ -2177,6 +2177,7 @@ $goodboot"
 	ok 'garbage from the monitor'
 
 	# ports, accelerators, architectures, names of directories
+	rm -f "$fakes/port"
 	"$fakes/httpd" >/dev/null 2>&1 &
 	server=$!
 	await 10 test -s "$fakes/port"

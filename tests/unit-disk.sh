@@ -18,7 +18,7 @@ test_disk() {
 	lc disk create data
 	fatal 'required flag(s) "size" not set'
 	lc disk create data --size 10X
-	fatalhas 'flag --size: invalid suffix'
+	fatalhas 'invalid suffix'
 	lc disk create data --size 1G --format vmdk
 	fatal 'disk format `vmdk` not supported, use `qcow2` or `raw` instead'
 	lc disk create ../x --size 1G

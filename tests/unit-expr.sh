@@ -284,11 +284,20 @@ TABLE
 	logged info 'Instance `foo` configuration edited'
 	filehas "$f" 'cpus: 4'
 	filehas "$f" 'disk: 1GiB'
-	lc edit --tty=false --set '.disk = "1MiB"' foo
-	fatal 'field `disk`: shrinking the disk (1GiB --> 1MiB) is not supported'
+	mkdir "$T/rej"
+	cd "$T/rej" || exit
+	for c in 'edit foo' 'start foo' 'restart foo' 'rename foo other'; do
+		# shellcheck disable=SC2086  # words
+		lc --tty=false $c --set '.disk = "1MiB"'
+		fatal 'the YAML is invalid, saved the buffer as `lima.REJECTED.yaml`: field `disk`: shrinking the disk (1GiB --> 1MiB) is not supported'
+		filehas lima.REJECTED.yaml 'disk: 1MiB'
+		rm lima.REJECTED.yaml
+	done
 	lc edit --tty=false --set '.cpus = "x"' foo
-	status 1
+	fatalhas 'saved the buffer as `lima.REJECTED.yaml`: failed to unmarshal YAML'
 	filehas "$f" 'cpus: 4'
+	cd "$OLDPWD" || exit
+	ok 'a refused edit keeps the old text, and the new one as lima.REJECTED.yaml'
 	lc edit --tty=false --arch x86_64 foo
 	fatal 'unknown flag: --arch'
 	lc edit nope
@@ -300,7 +309,9 @@ TABLE
 	filehas "$T/own.yaml" '- location: /b # img'
 	filehas "$T/own.yaml" '# head'
 	printf 'base: template:default\n' >"$T/based.yaml"
+	cd "$T/rej" || exit
 	lc edit --tty=false --set .cpus=2 "$T/based.yaml"
+	cd "$OLDPWD" || exit
 	status 1
 	filelacks "$T/based.yaml" cpus
 	find templates -name '*.yaml' -exec cp --parents {} "$T" \;

@@ -51,6 +51,15 @@ test_prompt() {
 	status 1
 	outhas 'Choosing to exit'
 	ok 'create: to exit, by arrow, number and filter'
+	# a window of four rows: no more lines are drawn than it has
+	if have expect; then
+		expect -c 'set timeout 20; spawn -noecho sh -c "stty rows 4 cols 60; exec '"$LIMACTL"' create --name b t.yaml"
+			expect -re {type to f} {send "\033\[B"}; expect -re {type to f} {send "\003"}; expect eof' >"$out" 2>"$err" </dev/null || :
+		outhas '> Open an editor'
+		outlacks 'Choose another'
+		outlacks Exit
+		ok 'a menu in a small window'
+	fi
 	for keys in '\003' '\004' 'zzz\n\003'; do
 		typed "$keys" Exit start --name b t.yaml
 		status 1
@@ -144,6 +153,25 @@ test_prompt() {
 	errhas 'is stopped'
 	PATH=$fakes:$realpath
 	plan "$goodboot"
+	# the status line: as long as the terminal is wide
+	for w in 40 12; do
+		plan 'serial Linux version 6.1'
+		run script -qec "stty cols $w rows 24; NO_COLOR=1 '$LIMACTL' --tty=false start --timeout=1500ms d" /dev/null
+		status 1
+		tr '\r' '\n' <"$out" | grep -oE "$(printf '\033')\\[K +[0-9]+ s .*" >"$T/lines" || :
+		filehas "$T/lines" ' s '
+		longest=$(awk '{ if (length($0) - 3 > n) n = length($0) - 3 } END { print n + 0 }' "$T/lines")
+		[ "$longest" -lt "$w" ] || bad "$longest of $w columns"
+		[ "$w" = 12 ] || filehas "$T/lines" ' s kernel'
+		lc stop -f d
+	done
+	plan 'serial Linux version 6.1'
+	run script -qec "'$LIMACTL' start --tty=false --log-format=json --timeout=1500ms d" /dev/null
+	outhas '"level":"info"'
+	outlacks ' s kernel'
+	lc stop -f d
+	plan "$goodboot"
+	ok 'start: the status line, in a narrow terminal, without colours, and not with JSON'
 	typed '\n' '(Y/n)' shell d true
 	outhas 'Starting the instance `d`'
 	outlacks READY

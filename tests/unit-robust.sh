@@ -77,9 +77,36 @@ exit 0'
 	for i in 1 2; do
 		echo '{"time":"2026-01-01T00:00:00Z","status":{"running":true}}'
 	done >"$LIMA_HOME/seen/ha.stdout.log"
-	timeout 10 "$LIMACTL" watch --history seen 2>"$T/watch.err" | (read -r _; exec <&-; sleep 0.1; echo '{"time":"2026-01-01T00:00:01Z","status":{"exiting":true}}' >>"$LIMA_HOME/seen/ha.stdout.log")
-	filehas "$T/watch.err" 'write standard output: '
+	{ timeout 10 "$LIMACTL" watch --history seen 2>"$T/watch.err" || echo $? >"$T/watch.rc"; } | (read -r _; exec <&-; sleep 0.1; echo '{"time":"2026-01-01T00:00:01Z","status":{"exiting":true}}' >>"$LIMA_HOME/seen/ha.stdout.log")
+	same "$(cat "$T/watch.rc")" 141
 	ok 'watch ends when nobody reads it'
+	# the reader is gone before the first byte
+	mkfifo "$T/gone"
+	for w in '' "trap '' PIPE;"; do
+		sh -c "exec 3<'$T/gone'; exec 3<&-" &
+		sh -c "$w exec >'$T/gone'; wait; sleep 0.2; '$LIMACTL' info; echo \$? >'$T/pipe.rc'" 2>"$T/pipe.err"
+		wait
+		if [ -z "$w" ]; then
+			same "$(cat "$T/pipe.rc")" 141
+			fails test -s "$T/pipe.err"
+		else
+			same "$(cat "$T/pipe.rc")" 1
+			filehas "$T/pipe.err" 'level=fatal msg="write standard output: broken pipe"'
+		fi
+	done
+	ok 'a pipe that nobody reads ends us by its signal, or where that is ignored with a word'
+	lc list "$(printf 'a\377\303\251')"
+	errhas '\xff'"$(printf '\303\251')"
+	ok 'bytes that are no text are escaped'
+	for w in 1 2 3 4 5 6; do
+		printf '%s\n' "$tiny" | "$LIMACTL" create --name par - >"$T/par.$w" 2>&1 &
+	done
+	wait
+	same "$(cat "$T"/par.? | grep -c 'Run `limactl start par`')" 1
+	same "$(cat "$T"/par.? | grep level=fatal | sed 's/^time="[^"]*" //; s/ (`.*`)//' | sort -u)" 'level=fatal msg="instance `par` already exists"'
+	same "$(find "$LIMA_HOME" -name '.par*')" ''
+	lc delete par
+	ok 'six creates of one name: one makes it, the others say that it is there'
 
 	ln -s "$LIMACTL" "$T/yq"
 	rc=0
@@ -91,5 +118,11 @@ exit 0'
 	: >"$T/nodir"
 	run env LIMA_HOME="$T/nodir" "$LIMACTL" list
 	fatalhas "read $T/nodir: "
+	feed "$tiny"
+	run env LIMA_HOME="$T/nodir" "$LIMACTL" create --name x -
+	fatalhas "$T/nodir is no directory (set LIMA_HOME to one you may write)"
 	ok 'a LIMA_HOME that cannot be read is not an empty one'
+	lc edit ''
+	fatalhas 'identifier must not be empty'
+	ok 'edit of nothing'
 }

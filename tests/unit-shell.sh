@@ -142,6 +142,50 @@ END
 		holds test -d "$g"
 		fails test -e "$g/two"
 		ok '--sync: a command that fails brings nothing back'
+		if have script && have expect; then
+			echo same >"$p/same"
+			# the menu's third: the pager; then Yes
+			printf '#!/bin/sh\ncp "$1" "%s"\n' "$T/shown" >"$T/pager"
+			chmod +x "$T/pager"
+			syncasked() {
+				keys=$1
+				shift
+				expect -c 'set timeout 30; spawn -noecho env SSH='"$T/runssh"' PAGER='"$T/pager"' '"$LIMACTL"' shell --sync {'"$p"'} dev sh -c {'"$*"'}
+					foreach k {'"$keys"'} { expect -re {type to filter} {send "$k\r"} }
+					expect eof; catch wait r; exit [lindex $r 3]' >"$out" 2>"$err" </dev/null && rc=0 || rc=$?
+				cmd="shell --sync: $*, then $keys"
+			}
+			syncasked '3 2' 'echo new >new; echo changed >same; rm -f one; chmod 711 sub'
+			status 0
+			outhas 'Accept the changes? (added: 1, deleted: 1, modified: 1, metadata: 1)'
+			outhas 'Skipping syncing back the changes to host.'
+			filehas "$T/shown" '+changed'
+			filehas "$T/shown" '*deleting   one'
+			filehas "$T/shown" 'Number of files'
+			same "$(cat "$p/same")" same
+			holds test -e "$p/one"
+			fails test -e "$g"
+			ok '--sync on a terminal: the changes are counted, shown and refused'
+			syncasked 1 'echo new >new; echo changed >same; rm -f one'
+			status 0
+			outhas 'Successfully synced back the changes to host.'
+			same "$(cat "$p/same")" changed
+			fails test -e "$p/one"
+			echo one >"$p/one"
+			syncasked '' true
+			status 0
+			outhas 'No changes detected'
+			outlacks 'Accept the changes'
+			fails test -e "$g"
+			run env SSH="$T/runssh" "$LIMACTL" shell --tty --sync "$p" dev touch more
+			status 1
+			errhas "there is no terminal to ask on; the changes are in \`$g\` of the guest"
+			fails test -e "$p/more"
+			rm -rf "$g"
+			ok '--sync on a terminal: accepted, nothing to accept, nobody to ask'
+		else
+			skip '--sync on a terminal' 'script or expect is not installed'
+		fi
 		lc shell --sync / --yes dev true
 		fatalhas 'expected the depth of the host working directory (`/`) to be more than 4, only got 2 (Hint: cd to a deeper directory)'
 		lc shell --sync "$p" --workdir / --yes dev true
@@ -301,8 +345,8 @@ config
 		outhas ' __complete'
 		! have $s || holds $s -n "$out"
 	done
-	lc completion powershell
-	fatalhas 'only for bash, zsh and fish'
+	lc completion csh
+	fatalhas 'only for bash, zsh, fish and powershell'
 	ok 'completion: the scripts'
 	if have bash; then
 		mkdir "$T/path"
