@@ -2974,6 +2974,17 @@ fillarch(const struct conf *c)
 	return host.arch;
 }
 
+/* Those for which the archive of containerd is made. */
+static const char *
+fillengine(const struct conf *c)
+{
+	size_t i;
+
+	for (i = 0; i < LEN(enginearchives) && strcmp(enginearchives[i].arch, c->arch) != 0; i++)
+		;
+	return i < LEN(enginearchives) ? "true" : "false";
+}
+
 /* What the host has is asked once, not for each of a thousand instances. */
 static const char *
 fillcpus(const struct conf *c)
@@ -3211,7 +3222,7 @@ static const struct key confkeys[] = {
 	{ .path = "provision",              .type = KLIST, .off = C(provisions), ITEMS(provisionkeys, struct provision), .brief = true },
 	{ .path = "upgradePackages",        .type = KBOOL, .off = C(upgrade), .def = "false" },
 	{ .path = "containerd.system",      .type = KBOOL, .off = C(containerdsystem), .def = "false" },
-	{ .path = "containerd.user",        .type = KBOOL, .off = C(containerduser), .def = "false" },
+	{ .path = "containerd.user",        .type = KBOOL, .off = C(containerduser), .fill = fillengine },
 	{ .path = "containerd.archives",    .type = KLIST, .off = C(archives), ITEMS(archivekeys, struct image) },
 	{ .path = "guestInstallPrefix",     .type = KSTR,  .off = C(prefix), .def = "/usr/local" },
 	{ .path = "probes",                 .type = KLIST, .off = C(probes), ITEMS(probekeys, struct probe), .brief = true },
@@ -6985,6 +6996,10 @@ progress(const struct download *d)
 		info("Downloading %s: %s", d->what, text);
 }
 
+/* Where the reason goes when a download may fail, for there is something else to
+ * use; NULL: it is a warning. */
+static const char **elsewhere;
+
 /* Download with curl or wget, going on with what is there.  0; 1 when the server
  * does not go on; -1, reported. */
 static int
@@ -6994,6 +7009,7 @@ fetch(const struct download *d)
 	bool curl = findprog("curl") != NULL;
 	struct job j = { .fd = { NOFD, NOFD, NOFD } };
 	struct pollfd p = { .events = POLLIN };
+	const char *why;
 	int st, fd = -1;
 	pid_t pid;
 
@@ -7037,7 +7053,11 @@ fetch(const struct download *d)
 	if (curl && st != -1 && WIFEXITED(st) && (WEXITSTATUS(st) == 33 ||
 	    (WEXITSTATUS(st) == 22 && *header(d->headers, "Content-Range") == 'b')))
 		return 1;
-	warn("failed to download %s: %s", bq(d->url), whyfetch(curl ? "curl" : "wget", st));
+	why = whyfetch(curl ? "curl" : "wget", st);
+	if (elsewhere)
+		*elsewhere = keep("%s: %s", d->url, why);
+	else
+		warn("failed to download %s: %s", bq(d->url), why);
 	return -1;
 }
 
@@ -7206,7 +7226,8 @@ cached(const char *url, const char *digest, const char *what)
 		close(lock);
 		return ret;
 	}
-	info("Downloading %s", d.what);
+	if (!elsewhere)
+		info("Downloading %s", d.what);
 	/* a part goes on when a digest, or the server, will tell a new file from the old */
 	d.since = header(d.headers, "Last-Modified");
 	if (!digest && (!*d.since || !findprog("curl")))        /* wget cannot ask for that */
@@ -7678,20 +7699,25 @@ preparefirmware(const struct conf *c, const char *dir)
 }
 
 /* The archive of containerd and nerdctl for an instance in the making.  Without
- * one that can be had the packages of the guest serve. */
+ * one that can be had the packages of the guest serve, which takes one line. */
 static void
 prepareengine(const struct conf *c, const char *dir)
 {
 	const struct image *im = c->archives.v;
+	const char *why = NULL;
+	bool got = false;
 	size_t i;
 
 	if (c->containerduser <= 0 && c->containerdsystem <= 0)
 		return;
-	for (i = 0; i < c->archives.n; i++)
-		if (im[i].location && (!im[i].arch || strcmp(im[i].arch, c->arch) == 0) &&
-		    bring(im[i].location, im[i].digest, keep("%s/nerdctl-full.tgz", dir), "the containerd archive", false) == 0)
-			return;
-	info("The archive of containerd and nerdctl cannot be had: containerd will be that of the guest's packages");
+	elsewhere = &why;
+	for (i = 0; i < c->archives.n && !got; i++)
+		got = im[i].location && (!im[i].arch || strcmp(im[i].arch, c->arch) == 0) &&
+		    bring(im[i].location, im[i].digest, keep("%s/nerdctl-full.tgz", dir), "the containerd archive", false) == 0;
+	elsewhere = NULL;
+	if (!got)
+		info("containerd will be that of the guest's packages, without nerdctl: no archive can be had%s%s%s",
+		    why ? " (" : "", why ? why : "", why ? ")" : "");
 }
 
 /* limactl before 2.1 had other names: diffdisk, and basedisk for a CD. */
@@ -7920,6 +7946,10 @@ tabletext(const char *name)
 					unsupported = strchr(w, '=') + 1;
 				else if (startswith(w, "build="))
 					build = strchr(w, '=') + 1;
+				else if (strcmp(w, "noengine") == 0) {
+					b.len = 0;
+					bufputs(&b, "containerd: {system: false, user: false}\nimages:\n");
+				}
 		} else if (b.len && (strstr(w, "://") || (line && strstr(line, "://")))) {
 			next = nextword(&line);
 			variant = next ? w : "";

@@ -746,55 +746,132 @@ as_user() {
 	sudo -u "$user" env "HOME=$home" "XDG_RUNTIME_DIR=/run/user/$uid" "PATH=$PATH" "$@"
 }
 
+# user_manager WORD...: systemctl of the user's, without a session of PAM for it
+user_manager() {
+	if command -v setpriv >/dev/null; then
+		XDG_RUNTIME_DIR=/run/user/$uid setpriv --reuid "$uid" --regid "$gid" --clear-groups systemctl --user "$@"
+	else
+		as_user systemctl --user "$@"
+	fi
+}
+
+# unpacked: what is installed is the archive that this instance has
+unpacked() {
+	slurp /var/lib/lima-boot/containerd
+	[ "$text" = "$LIMA_CIDATA_CONTAINERD_ARCHIVE$nl" ]
+}
+
 # unpack_engine: the archive on a disk of its own, when it is a new one
 unpack_engine() {
-	mark=/var/lib/lima-boot/containerd
-	slurp $mark
-	[ "$text" != "$LIMA_CIDATA_CONTAINERD_ARCHIVE$nl" ] || return 0
+	! unpacked || return 0
 	serial_device lima-nerdctl || { why='its archive is not attached'; return 1; }
 	console 'lima-progress unpacking containerd and nerdctl'
-	mkdir -p "$prefix" /var/lib/lima-boot && tar -C "$prefix" -xzf "/dev/$dev" &&
-		printf '%s\n' "$LIMA_CIDATA_CONTAINERD_ARCHIVE" >$mark || { why='its archive cannot be unpacked'; return 1; }
+	mkdir -p "$prefix" /var/lib/lima-boot && rm -f "$prefix/bin/nerdctl" "$prefix/bin/ctr" &&
+		tar -C "$prefix" -xzf "/dev/$dev" &&
+		printf '%s\n' "$LIMA_CIDATA_CONTAINERD_ARCHIVE" >/var/lib/lima-boot/containerd ||
+		{ why='its archive cannot be unpacked'; return 1; }
 	systemctl daemon-reload
 }
 
-# user_containerd: by the tool of the archive, else a unit of ours does the same:
-# rootlesskit gives it a user namespace with a network, in which its state and its
-# data are the user's
-user_containerd() {
-	systemctl start "user@$uid.service" || { why='the user manager does not start'; return 1; }
+# engine_file FILE MODE TEXT: written when it is not so already
+engine_file() {
+	slurp "$1"
+	[ "$text" = "$3" ] || { mkdir -p "${1%/*}" && put "$1" "$2" 0:0 "$3"; }
+}
+
+# A unit that does with the packages what the archive's tool does: rootlesskit gives
+# containerd a user namespace with a network, in which its state and its data are
+# the user's. It is not enabled, for this script starts it, and knows when it is not
+# wanted. Plugins that root alone can use cost seconds of an emulated CPU.
+packaged_engine() {
+	# shellcheck disable=SC2016  # variables of the scripts
+	engine_file /etc/systemd/user/containerd.service 644 "[Unit]
+Description=containerd without root
+[Service]
+Type=notify
+NotifyAccess=all
+ExecStart=rootlesskit --state-dir=%t/containerd-rootless --net=slirp4netns --mtu=65520 --slirp4netns-sandbox=auto --disable-host-loopback --port-driver=builtin --copy-up=/etc --copy-up=/run --copy-up=/var/lib --propagation=rslave sh -c 'rm -rf /run/containerd /var/lib/containerd; mkdir -p %t/containerd %h/.local/share/containerd /run/containerd /var/lib/containerd && mount --bind %t/containerd /run/containerd && mount --bind %h/.local/share/containerd /var/lib/containerd && c=%h/.config/containerd/config.toml && { [ -e \$\$c ] || c=/etc/containerd/rootless.toml; } && exec containerd -c \$\$c'
+Delegate=yes
+KillMode=mixed
+Restart=on-failure
+TimeoutStartSec=180
+" && engine_file /etc/containerd/rootless.toml 644 'version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing",
+  "io.containerd.tracing.processor.v1.otlp"]
+' && engine_file "$prefix/bin/ctr" 755 '#!/bin/sh
+# ctr of the containerd of the user who calls it (made by limactl); /usr/bin/ctr is that of root
+p=$(cat "${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/containerd-rootless/child_pid" 2>/dev/null) || exec /usr/bin/ctr "$@"
+# the cgroup that it takes by itself is for root
+[ "${1-}" != run ] || { shift; set -- run --cgroup "ctr-$$" "$@"; }
+exec nsenter -U --preserve-credentials -m -n --wd="$PWD" -t "$p" -- /usr/bin/ctr "$@"
+' && engine_file "$prefix/bin/nerdctl" 755 '#!/bin/sh
+# made by limactl
+echo "nerdctl: not in this guest, whose containerd is of its packages: use ctr, or podman (limactl start template:podman), or create an instance where the archive of containerd.archives can be had" >&2
+exit 127
+'
+}
+
+# engine_begin: start the user's engine while the rest of the boot goes on, when all
+# it needs is installed
+engine_begin() {
+	engine=
+	prefix=${LIMA_CIDATA_GUEST_INSTALL_PREFIX:-/usr/local}
+	[ -n "${LIMA_CIDATA_CONTAINERD_USER-}" ] && [ -n "$user" ] && [ -d /run/systemd/system ] || return 0
+	if [ -n "${LIMA_CIDATA_CONTAINERD_ARCHIVE-}" ]; then
+		unpacked && [ -e "$home/.config/systemd/user/containerd.service" ] || return 0
+	else
+		command -v rootlesskit >/dev/null && [ -x /usr/bin/containerd ] || return 0
+	fi
+	engine_start >/run/lima-engine.out 2>&1 </dev/null &
+	engine=$!
+}
+
+# engine_start: with status 1 when there is no user manager, 2 when the engine fails
+engine_start() {
+	# it comes after sshd, whose start the rest here must not slow down
+	systemctl start "user@$uid.service" || return
+	[ -n "${LIMA_CIDATA_CONTAINERD_ARCHIVE-}" ] || packaged_engine || return
+	# one that ignores TERM must not keep a stop waiting for 90 s
+	engine_file /etc/systemd/user/containerd.service.d/lima.conf 644 "[Service]${nl}TimeoutStopSec=20$nl" || return
+	# udev may not have been here yet
+	[ -c /dev/net/tun ] || modprobe -q tun
+	user_manager start containerd.service || return 2
+	# that of the archive does not say when it is ready
+	tries=0
+	until [ -S "/run/user/$uid/containerd/containerd.sock" ]; do
+		[ $((tries += 1)) -le 150 ] || return 2
+		sleep 0.2
+	done
+}
+
+# user_engine: it runs at the end, set up by the tool of the archive where there is one
+user_engine() {
 	# Ubuntu lets no program make a user namespace that has no profile
 	if [ -e /etc/apparmor.d/abi/4.0 ] && [ ! -e /etc/apparmor.d/usr.local.bin.rootlesskit ]; then
 		printf 'abi <abi/4.0>,\ninclude <tunables/global>\nprofile lima-rootlesskit %s flags=(unconfined) {\n  userns,\n}\n' \
 			"$(command -v rootlesskit)" >/etc/apparmor.d/usr.local.bin.rootlesskit && systemctl restart apparmor
 	fi
-	units=$home/.config/systemd/user
-	if [ ! -e "$units/containerd.service" ]; then
-		if command -v containerd-rootless-setuptool.sh >/dev/null; then
+	if [ -n "${LIMA_CIDATA_CONTAINERD_ARCHIVE-}" ] && [ ! -e "$home/.config/systemd/user/containerd.service" ]; then
+		systemctl start "user@$uid.service" &&
 			as_user containerd-rootless-setuptool.sh install >>"$provision_log" 2>&1 &&
-				as_user env CONTAINERD_NAMESPACE=default containerd-rootless-setuptool.sh install-buildkit-containerd >>"$provision_log" 2>&1 ||
-				{ why="containerd-rootless-setuptool.sh fails (hint: see $provision_log)"; return 1; }
-		else
-			as_user mkdir -p "$units" "$home/.local/share/containerd"
-			printf '%s\n' '[Unit]' 'Description=containerd without root' '[Service]' \
-				'ExecStartPre=mkdir -p %t/containerd' \
-				"ExecStart=rootlesskit --state-dir=%t/containerd-rootless --net=slirp4netns --mtu=65520 --slirp4netns-sandbox=auto --disable-host-loopback --port-driver=builtin --copy-up=/etc --copy-up=/run --copy-up=/var/lib --propagation=rslave sh -c 'rm -rf /run/containerd /var/lib/containerd; mkdir -p /run/containerd /var/lib/containerd && mount --bind %t/containerd /run/containerd && mount --bind %h/.local/share/containerd /var/lib/containerd && exec containerd'" \
-				'Delegate=yes' 'KillMode=mixed' 'Restart=on-failure' '[Install]' 'WantedBy=default.target' >"$units/containerd.service" &&
-				chown "$uid:$gid" "$units/containerd.service"
-		fi
+			as_user env CONTAINERD_NAMESPACE=default containerd-rootless-setuptool.sh install-buildkit-containerd >>"$provision_log" 2>&1 ||
+			{ why="containerd-rootless-setuptool.sh fails (hint: see $provision_log)"; return 1; }
 	fi
-	as_user systemctl --user enable -q --now containerd.service || { why='its unit for the user does not start'; return 1; }
-	tries=0
-	until [ -S "/run/user/$uid/containerd/containerd.sock" ]; do
-		[ $((tries += 1)) -le 150 ] || { why='it does not answer (hint: journalctl --user -u containerd)'; return 1; }
-		sleep 0.2
-	done
+	rc=0
+	if [ -n "$engine" ]; then wait "$engine"; else engine_start >/run/lima-engine.out 2>&1; fi || rc=$?
+	case $rc in
+	0) return ;;
+	2) why='it does not come up (hint: journalctl --user -u containerd)' ;;
+	*) why='the manager of the user does not start' ;;
+	esac
+	return 1
 }
 
 containerd() {
 	[ -n "${LIMA_CIDATA_CONTAINERD_USER-}${LIMA_CIDATA_CONTAINERD_SYSTEM-}" ] || return 0
 	why='systemd is not the init system of this guest'
-	prefix=${LIMA_CIDATA_GUEST_INSTALL_PREFIX:-/usr/local}
 	from="the distribution's packages"
 	if [ -d /run/systemd/system ] && if [ -n "${LIMA_CIDATA_CONTAINERD_ARCHIVE-}" ]; then
 		from='the archive of nerdctl'
@@ -808,7 +885,7 @@ containerd() {
 			why='its service does not start'
 			systemctl enable -q --now containerd.service
 		} || degraded "containerd is not there: $why"
-		[ -z "${LIMA_CIDATA_CONTAINERD_USER-}" ] || user_containerd || degraded "containerd is not there for the user: $why"
+		[ -z "${LIMA_CIDATA_CONTAINERD_USER-}" ] || user_engine || degraded "containerd is not there for the user: $why"
 	else
 		degraded "containerd is not there: $why"
 	fi
@@ -1234,6 +1311,7 @@ say_ready() {
 
 late() {
 	sshd_up
+	engine_begin
 	disks
 	mounts
 	guest_agent

@@ -1,6 +1,19 @@
 # shellcheck shell=sh disable=SC2154,SC2034,SC2016,SC2317
 # containerd: of an archive, whose tools are stand-ins here, and of packages
 
+# engineimage FILE: an image bb of busybox for `ctr images import`
+engineimage() {
+	mkdir "$T/bb"
+	# shellcheck disable=SC2046  # a word each
+	cp -L --parents "$b" $(libraries "$b") "$T/bb"
+	tar -C "$T/bb" -cf "$T/layer.tar" .
+	printf '{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
+		"$(sha256sum <"$T/layer.tar" | cut -d' ' -f1)" >"$T/config.json"
+	echo '[{"Config":"config.json","RepoTags":["docker.io/library/bb:1"],"Layers":["layer.tar"]}]' >"$T/manifest.json"
+	tar -C "$T" -cf "$1" layer.tar config.json manifest.json
+	rm -r "$T/bb" "$T/layer.tar" "$T/config.json" "$T/manifest.json"
+}
+
 test_engine() {
 	beginguest engine eng
 	mkdir -p "$T/ar/bin"
@@ -21,7 +34,7 @@ test_engine() {
 		memory: 1GiB
 		disk: 10GiB
 		mounts: []
-		containerd: {user: true, archives: [{location: "$T/ar.tgz", arch: $host}]}
+		containerd: {archives: [{location: "$T/ar.tgz", arch: $host}]}
 	END
 	limit=120
 	lc start --tty=false --name "$vm" "$HOME/eng.yaml"
@@ -32,7 +45,7 @@ test_engine() {
 	guestsays stand-in nerdctl
 	guestsays "install
 install-buildkit-containerd" cat setup
-	ok 'containerd of the archive, set up by its own tool'
+	ok 'containerd is on by default: of the archive, set up by its own tool'
 	limit=60
 	lc stop "$vm"
 	status 0
@@ -50,10 +63,29 @@ install-buildkit-containerd" cat setup
 	lc start --tty=false "$vm"
 	status 0
 	errhas "The guest is using containerd of the distribution's packages"
-	sh_ sh -c 'ctr -a "/run/user/$(id -u)/containerd/containerd.sock" version'
+	errlacks level=error
+	sh_ ctr version
 	status 0
 	outhas Server:
-	ok 'containerd of the packages, without root'
+	if b=$(command -v busybox); then
+		engineimage "$T/bb.tar"
+		input=$T/bb.tar limit=60
+		lc shell "$vm" ctr images import -
+		status 0
+		limit=60
+		lc shell "$vm" ctr run --rm docker.io/library/bb:1 one "$b" echo contained
+		outis contained
+		rm "$T/bb.tar"
+	fi
+	ok 'containerd of the packages, without root: ctr imports and runs'
+	ln -sf "$LIMACTL" "$T/nerdctl.lima"
+	run env "LIMA_INSTANCE=$vm" "$T/nerdctl.lima" ps
+	status 127
+	noout
+	same "$(grep -c . "$err")" 1
+	errhas 'nerdctl: not in this guest, whose containerd is of its packages: use ctr, or podman'
+	rm "$T/nerdctl.lima"
+	ok 'nerdctl.lima says what there is instead'
 	limit=60
 	lc delete -f "$vm"
 	status 0

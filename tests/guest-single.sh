@@ -32,7 +32,7 @@ test_single() {
 	for f in basedisk kernel initrd; do
 		cp --sparse=always "$LIMA_HOME/donor/$f" "$root/img/$f"
 	done
-	printf 'images:\n- location: /img/basedisk\n  kernel: {location: /img/kernel, cmdline: "%s"}\n  initrd: {location: /img/initrd}\nmemory: 512MiB\ncpus: 1\n' \
+	printf 'images:\n- location: /img/basedisk\n  kernel: {location: /img/kernel, cmdline: "%s"}\n  initrd: {location: /img/initrd}\nmemory: 512MiB\ncpus: 1\ncontainerd: {user: false}\n' \
 		"$(cat "$LIMA_HOME/donor/kernel.cmdline")" >"$root/img/alone.yaml"
 	lc delete donor
 	put "$(command -v "$qemu")" "$(command -v qemu-img)" "$(command -v ssh)" "$(command -v ssh-keygen)" "$(command -v scp)" \

@@ -36,6 +36,20 @@ test_modes() {
 	same "$(grep -cE '(c|conf|in->conf)(->|\.)plain\b' lima.c)" 4
 	same "$(sed -n '/^plaingate(/,/^}/p' lima.c | grep -c 'c->plain')" 1
 	ok 'one gate: beside it only the check of sudo and two messages ask for plain mode'
-	lc delete int plain bare none null silent
+	q='.containerd | [.user, .system]'
+	same "$("$LIMACTL" list --yq ".config$q" none plain | tr -d ' \n')" '[true,false][false,false]'
+	printf 'arch: riscv64\nimages: [{location: /etc/profile}]\n' >"$HOME/rv.yaml"
+	lc validate --fill "$HOME/rv.yaml"
+	outhas 'user: false'
+	lc validate --fill template:alpine
+	outhas 'user: false'
+	ok 'containerd is on for the user, but in plain mode, without systemd and where it has no archive'
+	feed "{images: [{location: /etc/profile}], disk: 1M, containerd: {archives: [{location: https://127.0.0.1:1/x/a.tgz}]}}"
+	lc create --name noarchive -
+	status 0
+	same "$(grep -c 'containerd\|a\.tgz' "$err")" 1
+	logged info "containerd will be that of the guest's packages, without nerdctl: no archive can be had (https://127.0.0.1:1/x/a.tgz: cannot connect)"
+	ok 'an archive that cannot be had is one line'
+	lc delete int plain bare none null silent noarchive
 	finish
 }
