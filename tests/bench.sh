@@ -20,7 +20,7 @@ inst=$LIMA_HOME/bench
 qpid=
 finish() {
 	[ -z "$qpid" ] || kill "$qpid" 2>/dev/null || :
-	"$limactl" --log-level=fatal delete -f bench >/dev/null 2>&1 || :
+	"$limactl" --log-level=fatal delete -f bench engine >/dev/null 2>&1 || :
 	rm -rf "$LIMA_HOME"
 }
 trap finish EXIT
@@ -37,12 +37,13 @@ row() { # what ours reference
 word() { timeout 300 tail -s 0.02 -n +1 -F "$1/serial.log" 2>/dev/null | grep -qm1 lima-ssh-ready; }
 
 # One start of ours: ms to the word and to Running, appended to $tmp/$1.*
-ours() {
-	: >"$inst/serial.log"
+ours() { # mode [instance]
+	set -- "$1" "${2:-bench}"
+	: >"$LIMA_HOME/$2/serial.log"
 	a=$(ms)
-	{ word "$inst"; ms >"$tmp/t"; } &
+	{ word "$LIMA_HOME/$2"; ms >"$tmp/t"; } &
 	w=$!
-	"$limactl" --log-level=error start bench
+	"$limactl" --log-level=error start "$2"
 	b=$(ms)
 	wait "$w"
 	echo $(($(cat "$tmp/t") - a)) >>"$tmp/$1.word"
@@ -76,7 +77,7 @@ clone() {
 	sed -i "s/Port .*/Port $bport/" "$tmp/bare/ssh.config"
 }
 
-"$limactl" --log-level=error --tty=false create --name=bench --cpus=2 --memory=2 template:default
+"$limactl" --log-level=error --tty=false create --name=bench --cpus=2 --memory=2 --containerd=none template:default
 bport=$(($(id -u) % 1000 + 51234))
 cp "$inst/disk" "$tmp/disk.new"
 # the first run warms the page cache and gives QEMU's command line
@@ -108,6 +109,19 @@ while [ "$i" -lt "$n" ]; do
 	"$limactl" --log-level=fatal stop bench
 	ours again
 done
+
+# the same with containerd, of the packages that are in the image
+"$limactl" --log-level=fatal stop bench
+i=0
+while [ "$i" -lt "$n" ]; do
+	i=$((i + 1))
+	https_proxy=http://127.0.0.1:1 "$limactl" --log-level=error --tty=false create --name=engine --cpus=2 --memory=2 template:default
+	ours firstengine engine
+	"$limactl" --log-level=fatal stop engine
+	ours againengine engine
+	"$limactl" --log-level=fatal delete -f engine
+done
+"$limactl" --log-level=fatal start bench
 
 # stop, from the guest's power-off to our return
 : >"$tmp/stop"
@@ -231,6 +245,10 @@ row 'first start to ssh banner / bare QEMU' "$(median "$tmp/first.word")" "$(med
 row 'first start to Running / bare + handshake' "$(median "$tmp/first.running")" "$(median "$tmp/first.barehand")" ms
 row 'restart to ssh banner / bare QEMU' "$(median "$tmp/again.word")" "$(median "$tmp/again.bareword")" ms
 row 'restart to Running / bare + handshake' "$(median "$tmp/again.running")" "$(median "$tmp/again.barehand")" ms
+row 'first start to ssh, engine / --containerd=none' "$(median "$tmp/firstengine.word")" "$(median "$tmp/first.word")" ms
+row 'first start to Running, the same' "$(median "$tmp/firstengine.running")" "$(median "$tmp/first.running")" ms
+row 'restart to ssh, the same' "$(median "$tmp/againengine.word")" "$(median "$tmp/again.word")" ms
+row 'restart to Running, the same' "$(median "$tmp/againengine.running")" "$(median "$tmp/again.running")" ms
 row 'stop, whole' "$(median "$tmp/stopall")" '' ms
 row 'stop, after the SHUTDOWN event' "$(median "$tmp/stop")" '' ms
 row 'shell true / ssh -F ssh.config' "$(median "$tmp/shell")" "$(median "$tmp/ssh")" ms
