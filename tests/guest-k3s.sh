@@ -100,13 +100,14 @@ test_k3s() {
 	sh_ sudo sh -c 'rm /usr/local/bin/k3s /usr/local/bin/kubectl /var/tmp/installed /etc/rancher/k3s/k3s.yaml; sync'
 	limit=60
 	lc stop $vm
-	lc edit --tty=false --set '.param.url="https://lima-one.internal:6443" | .param.token="a \"b"' $vm
+	lc edit --tty=false --set '.param.url="https://lima-one.internal:6443" | .param.token="a \"b" | .networks=[{"lima": "user-v2"}]' $vm
 	status 0
 	limit=120
 	lc start --tty=false $vm
 	status 0
-	guestsays ',https://lima-one.internal:6443,a "b' cat /var/tmp/installed
-	ok 'one that joins another has its address and token'
+	guestsays '--node-ip 192.168.104.x --flannel-iface lima0,https://lima-one.internal:6443,a "b' \
+		sed 's/192\.168\.104\.[0-9]*/192.168.104.x/' /var/tmp/installed
+	ok 'one that joins another has its address and token, and an address of its own'
 	kill "$server"
 	wait "$server" 2>/dev/null || :
 	limit=60
