@@ -3,6 +3,7 @@
 
 test_fuzz() {
 	begin fuzz
+	limit=200
 	run "${CC:-cc}" -w -DSTANDALONE -DVERSION='"test"' -o "$HOME/fuzz" tests/fuzz.c
 	status 0
 	ok 'tests/fuzz.c compiles'
