@@ -36,7 +36,7 @@ test_engine() {
 		mounts: []
 		containerd: {archives: [{location: "$T/ar.tgz", arch: $host}]}
 	END
-	limit=120
+	limit=300
 	lc start --tty=false --name "$vm" "$HOME/eng.yaml"
 	status 0
 	errlacks 'no effect'
@@ -46,20 +46,20 @@ test_engine() {
 	guestsays "install
 install-buildkit-containerd" cat setup
 	ok 'containerd is on by default: of the archive, set up by its own tool'
-	limit=60
+	limit=120
 	lc stop "$vm"
 	status 0
-	limit=120
+	limit=300
 	lc start --tty=false "$vm"
 	status 0
 	errlacks unpacking
 	guestsays 2 sh -c 'wc -l <setup; rm .config/systemd/user/containerd.service; sudo rm /usr/local/bin/containerd-*; sync'
 	ok 'the next start unpacks nothing'
-	limit=60
+	limit=120
 	lc stop "$vm"
 	status 0
 	rm "$dir/nerdctl-full.tgz"
-	limit=120
+	limit=300
 	lc start --tty=false "$vm"
 	status 0
 	errhas "The guest is using containerd of the distribution's packages"
@@ -69,10 +69,10 @@ install-buildkit-containerd" cat setup
 	outhas Server:
 	if b=$(command -v busybox); then
 		engineimage "$T/bb.tar"
-		input=$T/bb.tar limit=60
+		input=$T/bb.tar limit=120
 		lc shell "$vm" ctr images import -
 		status 0
-		limit=60
+		limit=120
 		lc shell "$vm" ctr run --rm docker.io/library/bb:1 one "$b" echo contained
 		outis contained
 		rm "$T/bb.tar"
@@ -86,7 +86,7 @@ install-buildkit-containerd" cat setup
 	errhas 'nerdctl: not in this guest, whose containerd is of its packages: use ctr, or podman'
 	rm "$T/nerdctl.lima"
 	ok 'nerdctl.lima says what there is instead'
-	limit=60
+	limit=120
 	lc delete -f "$vm"
 	status 0
 	rm -r "$T/ar" "$T/ar.tgz"
