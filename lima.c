@@ -22,15 +22,15 @@
  *
  * Contents, with a budget of lines
  *	  1. Types and globals              20
- *	  2. Messages                      300
+ *	  2. Messages                      330
  *	  3. Memory, strings, numbers      400
- *	  4. Files                         320
+ *	  4. Files                         340
  *	  5. Processes                     300
  *	  6. SHA-256 and inflate           300
  *	  7. Host                          300
  *	  8. Text templates                900
  *	  9. Configuration                1450
- *	 10. Validation                    750
+ *	 10. Validation                    780
  *	 11. Expressions                  1400
  *	 12. Instances                     450
  *	 13. Images                       1050
@@ -53,8 +53,8 @@
  *	 30. Editing and prompts           300
  *	 31. Creating and starting         700
  *	 32. Listing                       500
- *	 33. shell and copy                850
- *	 34. Other commands               2150
+ *	 33. shell and copy                900
+ *	 34. Other commands               2180
  *	 35. main                          250
  */
 #define _GNU_SOURCE
@@ -8481,7 +8481,7 @@ locatortext(const char *arg, const char *loc)
 	} else if (strcmp(loc, "-") == 0) {
 		if (readall(0, &b, templatemax) < 0)
 			die("read standard input:");
-	} else {
+	} else if (*loc) {
 		if (path != loc && *path != '/')
 			die("file URL %s is not an absolute path", bq(loc));
 		if (readfile(path, &b, templatemax) < 0)
@@ -19467,6 +19467,7 @@ cmdyq(int argc, char *argv[])
 	struct buf b = { 0 }, out = { 0 };
 	struct stat st = { 0 };
 	size_t results = 0;
+	long long width;
 	bool good = false;
 	int i, n = 0, k;
 
@@ -19494,6 +19495,8 @@ cmdyq(int argc, char *argv[])
 	} else if (k < n && (stat(words[k], &st) < 0 || !S_ISREG(st.st_mode)))
 		expr = words[k++];
 	expr = expr ? expr : ".";
+	if (yq.indent && parsenum(yq.indent, 0, 64, &width) < 0)
+		yqdie("invalid argument \"%s\" for \"-I, --indent\" flag: it must be a number of blanks", yq.indent);
 	yq.in = yqformat(yq.in, all);
 	yq.out = yqformat(yq.out, all);
 	yqforeign(expr, all);
