@@ -550,6 +550,14 @@ serial_device() {
 	return 1
 }
 
+# grow_part DISK NUMBER: a partition, used or not, up to the end of its disk
+grow_part() {
+	if command -v growpart; then growpart "/dev/$1" "$2"
+	elif command -v sfdisk; then echo ', +' | sfdisk -q -N "$2" --no-reread --force "/dev/$1" && partx -u "/dev/$1"
+	else log "the partition $2 of $1 is not grown: no growpart and no sfdisk in this image"
+	fi >/dev/null 2>&1
+}
+
 # new_disk: a partition and a file system. What holds anything is left as it is.
 new_disk() {
 	# blkid says nothing of what it does not know, or takes for two things
@@ -594,11 +602,7 @@ use_disk() {
 	was=
 	[ -r "/var/lib/lima-boot/disk-$name" ] && read -r was <"/var/lib/lima-boot/disk-$name"
 	[ "$size" != "$was" ] || return 0
-	if [ "$part" != "$dev" ]; then
-		if command -v growpart >/dev/null; then growpart "/dev/$dev" 1
-		elif command -v sfdisk >/dev/null; then echo ', +' | sfdisk -q -N 1 --no-reread --force "/dev/$dev" && partx -u "/dev/$dev"
-		fi >/dev/null 2>&1
-	fi
+	[ "$part" = "$dev" ] || grow_part "$dev" 1
 	case $have in
 	ext[234]) resize2fs "/dev/$part" ;;
 	xfs) xfs_growfs "/mnt/lima-$name" ;;
@@ -1189,6 +1193,11 @@ grow_root() {
 	while read -r src dir type _; do
 		[ "$dir" = / ] && dev=$src fs=$type
 	done </proc/self/mounts
+	if [ "$dev" = /dev/root ]; then         # a kernel that had no initrd says so
+		while read -r _ _ src _ dir _; do
+			[ "$dir" = / ] && slurp "/sys/dev/block/$src/uevent" && text=${text#*DEVNAME=} && dev=/dev/${text%%"$nl"*}
+		done </proc/self/mountinfo
+	fi
 	disk=${dev#/dev/} part=
 	case $dev in /dev/*) ;; *) return 0 ;; esac
 	if [ ! -d "/sys/block/$disk" ]; then
@@ -1202,13 +1211,7 @@ grow_root() {
 	was=
 	[ -r /var/lib/lima-boot/size ] && read -r was </var/lib/lima-boot/size
 	[ "$size" = "$was" ] && return 0
-	if [ -n "$part" ]; then
-		command -v growpart >/dev/null || {
-			log "the root partition is not grown: no growpart in this image"
-			return 0
-		}
-		growpart "/dev/$disk" "$part" >/dev/null
-	fi
+	[ -z "$part" ] || grow_part "$disk" "$part"
 	case $fs in
 	ext[234]) nice -n 19 resize2fs "$dev" ;;
 	xfs) nice -n 19 xfs_growfs / ;;

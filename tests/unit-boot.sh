@@ -158,6 +158,44 @@ test_boot() {
 		holds test -e "$root/run/lima-boot-done"
 		ok "$d: the second boot changes nothing"
 	done
+	# a root file system smaller than its device, by what the kernel would say
+	rootfs suse
+	mkdir -p "$root/proc/self" "$root/sys/block/vda" "$root/sys/class/block/vda3" "$root/sys/dev/block/254:3" \
+		"$root/sys/block/nvme0n1" "$root/sys/class/block/nvme0n1p2"
+	echo 2000 >"$root/sys/block/vda/size"
+	echo 2000 >"$root/sys/block/nvme0n1/size"
+	echo 3 >"$root/sys/class/block/vda3/partition"
+	echo 2 >"$root/sys/class/block/nvme0n1p2/partition"
+	printf 'MAJOR=254\nDEVNAME=vda3\n' >"$root/sys/dev/block/254:3/uevent"
+	echo '21 1 254:3 / / rw - ext4 /dev/root rw' >"$root/proc/self/mountinfo"
+	mock growpart sfdisk partx resize2fs xfs_growfs btrfs
+	printf '#!/bin/sh\nshift 2\nexec "$@"\n' >"$root/sbin/nice"
+	chmod 755 "$root/sbin/nice"
+	while read -r dev fs with want; do
+		printf 'proc /proc proc rw 0 0\n%s / %s rw 0 0\n' "$dev" "$fs" >"$root/proc/self/mounts"
+		rm -rf "$root/sbin/growpart" "$root/var/lib/lima-boot/size" "$root/tmp/calls" "$root/run/lima-boot-done"
+		[ "$with" = sfdisk ] || mock growpart
+		run unshare --mount chroot "$root" /bin/env -i PATH=/bin:/sbin /bin/sh /mnt/lima-cidata/boot.sh
+		grep -E '^(growpart|sfdisk|partx|resize2fs|xfs_growfs|btrfs)' "$root/tmp/calls" | tr '\n' ';' >"$T/grown"
+		same "$(cat "$T/grown")" "$want"
+		: >"$root/tmp/calls"
+		run unshare --mount chroot "$root" /bin/env -i PATH=/bin:/sbin /bin/sh /mnt/lima-cidata/boot.sh
+		fails grep -qE '^(growpart|sfdisk|partx|resize2fs|xfs_growfs|btrfs)' "$root/tmp/calls"
+	done <<-'END'
+		/dev/vda3 ext4 growpart growpart /dev/vda 3;resize2fs /dev/vda3;
+		/dev/root ext4 growpart growpart /dev/vda 3;resize2fs /dev/vda3;
+		/dev/nvme0n1p2 xfs growpart growpart /dev/nvme0n1 2;xfs_growfs /;
+		/dev/vda3 btrfs sfdisk sfdisk -q -N 3 --no-reread --force /dev/vda;partx -u /dev/vda;btrfs filesystem resize max /;
+		/dev/vda ext3 growpart resize2fs /dev/vda;
+	END
+	ok 'the root partition and its file system are grown, once for each size'
+	mkdir -p "$root/run/cloud-init"
+	: >"$root/run/cloud-init/enabled"
+	printf '/dev/vda3 / ext4 rw 0 0\n' >"$root/proc/self/mounts"
+	rm -rf "$root/var/lib/lima-boot/size" "$root/tmp/calls"
+	run unshare --mount chroot "$root" /bin/env -i PATH=/bin:/sbin /bin/sh /mnt/lima-cidata/boot.sh
+	fails grep -qE '^(growpart|resize2fs)' "$root/tmp/calls"
+	ok 'and left to cloud-init where it is'
 	if have dash; then
 		rootfs dash
 		mkdir -p "$root/usr/local/share/ca-certificates"
