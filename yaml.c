@@ -54,7 +54,7 @@
 
 #define YMAXDEPTH   1000                /* levels of nesting */
 #define YMAXTEXT    (32u << 20)         /* bytes of input */
-#define YMAXNODES   400000              /* some 60 MB; aliases count as copies */
+#define YMAXNODES   250000              /* some 50 MB; aliases count as copies */
 #define YMAXANCHORS 1000                /* found by a linear search */
 
 #define YUNUSED __attribute__((unused))

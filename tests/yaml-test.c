@@ -410,8 +410,8 @@ hostiles(void)
 	hostile("hostile: a million anchors on a node", &b, "only one anchor");
 	repeat(&b, "!a\n", 1 << 20);
 	hostile("hostile: a million tags", &b, "only one tag");
-	repeat(&b, "---\n", 1 << 18);
-	hostile("hostile: 256 Ki documents", &b, NULL);
+	repeat(&b, "---\n", 1 << 17);
+	hostile("hostile: 128 Ki documents", &b, NULL);
 	repeat(&b, "? ", 1 << 20);
 	hostile("hostile: a million question marks", &b, "not supported");
 	repeat(&b, ": ", 1 << 20);
