@@ -22,18 +22,18 @@
  *
  * Contents, with a budget of lines
  *	  1. Types and globals              20
- *	  2. Messages                      330
+ *	  2. Messages                      300
  *	  3. Memory, strings, numbers      400
- *	  4. Files                         340
+ *	  4. Files                         320
  *	  5. Processes                     300
  *	  6. SHA-256 and inflate           300
  *	  7. Host                          300
  *	  8. Text templates                900
- *	  9. Configuration                1450
- *	 10. Validation                    780
+ *	  9. Configuration                1480
+ *	 10. Validation                    920
  *	 11. Expressions                  1400
  *	 12. Instances                     450
- *	 13. Images                       1050
+ *	 13. Images                       1140
  *	 14. Template locators            1100
  *	 15. ISO 9660                      280
  *	 16. Guest data                    550
@@ -53,8 +53,8 @@
  *	 30. Editing and prompts           300
  *	 31. Creating and starting         700
  *	 32. Listing                       500
- *	 33. shell and copy                900
- *	 34. Other commands               2180
+ *	 33. shell and copy                850
+ *	 34. Other commands               2160
  *	 35. main                          250
  */
 #define _GNU_SOURCE
@@ -106,6 +106,7 @@
 #define PRINTF(f, a)    __attribute__((format(printf, f, a)))
 #define FAKEVERSION     "2.2.0" /* the limactl whose behaviour ours is measured by */
 #define UNIXPATHMAX     108     /* sizeof sun_path, unix(7) */
+#define PORTMAX         4096    /* listeners of one guest: guestagent.c's MAXPORTS */
 
 #include "config.h"
 #include "embed.h"              /* made by the Makefile: struct embed embeds[] */
@@ -2926,6 +2927,7 @@ struct conf {                           /* its texts live as long as the command
 	const char *user, *comment, *home, *shell;
 	long long uid;
 	int sudo, tpm;
+	bool strict;                    /* it is being made: what it names has to be there */
 	bool stock;                     /* the guest keeps cloud-init at every boot; set by the gate */
 };
 
@@ -3325,6 +3327,8 @@ static long long
 nodeint(struct layers *l, int i, const struct ynode *n, const char *path)
 {
 	long long v;
+	double f;
+	char *end;
 
 	if (n->kind == Y_FLOAT && n->f > -9e18 && n->f < 9e18)
 		return (long long)n->f;
@@ -3332,6 +3336,8 @@ nodeint(struct layers *l, int i, const struct ynode *n, const char *path)
 		return n->i;
 	if (n->kind == Y_STR && parsenum(n->s, 0, LLONG_MAX, &v) == 0)  /* "80", --port-forward writes it so */
 		return v;
+	if (n->kind == Y_STR && isdigit((unsigned char)*n->s) && (f = strtod(n->s, &end)) < 9e18 && !*end)
+		return (long long)f;    /* 1e3 without a dot is a text */
 	if (n->kind != Y_NULL)
 		badtype(l, i, n, path, "an integer");
 	return 0;
@@ -4105,7 +4111,9 @@ thin(struct list *list, size_t size, const char *(*off)(const void *, size_t), s
 static void
 plaingate(struct conf *c, bool automatic, bool warnings)
 {
+	const struct forward *f = c->forwards.v;
 	struct buf out = { 0 };
+	size_t i;
 
 	if (!c->plain)
 		return;
@@ -4123,6 +4131,11 @@ plaingate(struct conf *c, bool automatic, bool warnings)
 	buffree(&out);
 	if (warnings && c->forwardagent > 0)
 		warn("Running in plain mode. Ignoring ssh.forwardAgent");
+	for (i = 0; warnings && i < c->forwards.n; i++)
+		if (f[i].guestports.to - f[i].guestports.from >= 10 && f[i].guestports.to - f[i].guestports.from < PORTMAX)
+			warn("[plain mode] portForwards[%zu] covers a range of more than 10 ports (guest: %lld-%lld, host: %lld-%lld). "
+			    "All ports will be forwarded unconditionally, which may be inefficient.",
+			    i, f[i].guestports.from, f[i].guestports.to, f[i].hostports.from, f[i].hostports.to);
 	c->autoforward = false;
 	c->containerdsystem = c->containerduser = false;
 	c->timezone = "";
@@ -4333,7 +4346,9 @@ static const char *
 checkvmtype(const struct conf *c, const char *v)
 {
 	(void)c;
-	return strcmp(v, "qemu") == 0 ? NULL : keep("vmType %s is not a registered driver", bq(v));
+	/* files for other systems are well formed; such a VM is refused by checkdriver */
+	return strcmp(v, "qemu") == 0 || strcmp(v, "vz") == 0 || strcmp(v, "wsl2") == 0 ? NULL :
+	    keep("vmType %s is not a registered driver", bq(v));
 }
 
 static const char *
@@ -4673,7 +4688,13 @@ eachcopy(struct conf *c, const void *item, const char *at)
 static const char *
 checkdns(const struct conf *c, const char *v)
 {
+	unsigned char ip[16];
+	size_t i;
+
 	(void)v;
+	for (i = 0; i < c->dns.n; i++)
+		if (inet_pton(strchr(c->dns.v[i], ':') ? AF_INET6 : AF_INET, c->dns.v[i], ip) != 1)
+			return keep("field `dns[%zu]`: invalid IP address: %s", i, c->dns.v[i]);
 	return c->dns.n && c->resolver > 0 ? "field `dns` must be empty when field `HostResolver.Enabled` is true" : NULL;
 }
 
@@ -4695,10 +4716,45 @@ macbytes(const char *s)
 	return n == 6 || n == 8 || n == 20 ? n : -1;
 }
 
+static const char defnetworks[] =
+    "networks:\n"
+    "  user-v2:\n    mode: user-v2\n    gateway: 192.168.104.1\n    netmask: 255.255.255.0\n"
+    "  shared:\n    mode: shared\n    gateway: 192.168.105.1\n    dhcpEnd: 192.168.105.254\n    netmask: 255.255.255.0\n"
+    "  bridged:\n    mode: bridged\n    interface: en0\n"
+    "  host:\n    mode: host\n    gateway: 192.168.106.1\n    dhcpEnd: 192.168.106.254\n    netmask: 255.255.255.0\n";
+
+static const char *
+networksfile(void)
+{
+	return keep("%s/_config/networks.yaml", host.limahome);
+}
+
+/* The mode of a network of networks.yaml, which need not be there; NULL: there
+ * is no such network. */
+static const char *
+netmode(const char *name)
+{
+	static struct ydoc d;
+	struct buf b = { 0 };
+	const struct ynode *n;
+
+	if (!d.root) {
+		if (readfile(networksfile(), &b, 1 << 20) < 0 || yparse(&d, b.s, b.len) < 0)
+			(void)yparse(&d, defnetworks, sizeof defnetworks - 1);
+		buffree(&b);
+	}
+	n = yget(yget(d.root, "networks"), name);
+	if (!n)
+		return strcmp(name, "user-v2") == 0 ? name : NULL;
+	n = yget(n, "mode");
+	return n && n->kind == Y_STR ? n->s : "";
+}
+
 static bool
 eachnetwork(struct conf *c, const void *item, const char *at)
 {
 	const struct network *n = item, *o;
+	const char *mode;
 	const struct { const char *name; bool set; } t[3] = {
 		{ "lima", n->lima && *n->lima }, { "socket", n->socket && *n->socket }, { "vzNAT", n->vznat > 0 },
 	};
@@ -4706,6 +4762,16 @@ eachnetwork(struct conf *c, const void *item, const char *at)
 	size_t i, k;
 	int bytes;
 
+	/* a network that was deleted later leaves its instances listed */
+	if (c->strict && t[0].set) {
+		if (!(mode = netmode(n->lima))) {
+			conferr(c, "network %s is not defined", bq(n->lima));
+			return true;
+		}
+		if (strcmp(mode, "user-v2") != 0)
+			conferr(c, "field `%s.lima` is only supported on macOS right now: %s is of mode %s; use `lima: user-v2`",
+			    at, bq(n->lima), bq(mode));
+	}
 	for (i = 0; i < 3; i++)
 		for (k = i + 1; k < 3; k++)
 			if (t[i].set && t[k].set)
@@ -4844,6 +4910,21 @@ treeuses(const struct ynode *n, const char *name)
 	return false;
 }
 
+enum { manyentries = 1000 };            /* of a list whose entries are compared with each other */
+
+static void
+checkmany(struct layers *l)
+{
+	static const char *const keys[] = { "additionalDisks", "mounts", "networks", "param", "caCerts.files", "caCerts.certs" };
+	const struct ynode *n;
+	size_t i;
+
+	for (i = 0; i < LEN(keys) * NLAYER; i++)
+		if ((n = ypath(l->root[i % NLAYER], keys[i / NLAYER])) && n->kind >= Y_SEQ && n->n > manyentries)
+			conferr(l->c, "failed to unmarshal YAML (%s): [%d:%d] field `%s` has %zu entries, more than %d",
+			    l->where[i % NLAYER], n->line, n->col, keys[i / NLAYER], n->n, manyentries);
+}
+
 /* Every parameter of the instance must be used, before anything is expanded: a
  * misspelt one would be lost without a word. */
 static void
@@ -4901,6 +4982,64 @@ static const struct rule {
 	{ .path = "user.passwordlessSudo",  .check = checksudo },
 	{ .path = "tpm",                    .check = checktpm },
 };
+
+/* What works and deserves a word, or does not do what it seems to. */
+static void
+warnconf(const struct conf *c)
+{
+	const struct provision *p = c->provisions.v;
+	const struct forward *f = c->forwards.v;
+	const struct mount *m = c->mounts.v;
+	struct range g;
+	size_t i;
+
+	if (c->memory < 64 << 20)
+		warn("field `memory` is %s: no guest boots in that (a bare number is bytes)", bq(c->memorytext));
+	for (i = 0; i < c->provisions.n; i++)
+		if (strcmp(p[i].mode, "ansible") == 0)
+			warn("provision mode `ansible` is deprecated, use `ansible-playbook %s` instead", p[i].playbook ? p[i].playbook : "");
+		else if (strstr(p[i].script, "LIMA_CIDATA"))
+			warn("provisioning scripts should not reference the LIMA_CIDATA variables");
+	for (i = 0; i < c->mounts.n; i++)
+		if (access(m[i].location, F_OK) < 0 && strcmp(m[i].location, "/tmp/lima") != 0)
+			warn("field `mounts[%zu].location` refers to a non-existent directory: %s: start makes it", i, bq(m[i].location));
+	for (i = 0; i < c->forwards.n; i++) {
+		g = f[i].guestports;
+		if (f[i].isstatic <= 0 || (f[i].guestsocket && *f[i].guestsocket))
+			continue;
+		if (g.to - g.from >= PORTMAX)
+			warn("portForwards[%zu]: `static: true` needs a `guestPort` or a range of no more than %d", i, PORTMAX);
+	}
+}
+
+/* What this driver refuses of a valid configuration, and what is experimental:
+ * for instances that are made or started (spec/config.md 12.2 and 12.3). */
+static void
+checkdriver(const struct conf *c)
+{
+	const struct { bool is; const char *what; } t[] = {
+		{ c->mounttype && strcmp(c->mounttype, "virtiofs") == 0, "`mountType: virtiofs` on Linux" },
+		{ strcmp(c->arch, "x86_64") != 0 && strcmp(c->arch, "aarch64") != 0, keep("`arch: %s `", c->arch) },
+		{ strcmp(c->display, "vnc") == 0, "`video.display: vnc`" },
+		{ *c->audiodevice, "`audio.device`" },
+		{ *c->audiointerface, "`audio.interface`" },
+		{ c->inotify > 0, "`mountInotify`" },
+		{ !c->sudo, "`user.passwordlessSudo: false`" },
+	};
+	static bool told;
+	size_t i;
+
+	if (strcmp(c->vmtype, "qemu") != 0)
+		die("failed to create driver instance: unknown or unsupported VM type: %s", c->vmtype);
+	if (c->mounttype && strcmp(c->mounttype, "wsl2") == 0)
+		die("field `mountType` must be one of [reverse-sshfs 9p virtiofs] for QEMU driver on Linux, got `wsl2`");
+	for (i = 0; i < LEN(t) && !told; i++)
+		if (t[i].is)
+			warn("%s is experimental", t[i].what);
+	if (!told && !c->sudo && c->param.n)
+		warn("`param` still relies on sudo internally, it may not work as expected when `user.passwordlessSudo: false` is set");
+	told = true;            /* a start that makes its instance comes by twice */
+}
 
 static void
 confcheck(struct conf *c)
@@ -4962,7 +5101,7 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 	bool automount = true, silent = false;
 	int i;
 
-	*c = (struct conf){ .name = name, .dir = keep("%s/%s", host.limahome, name), .autoforward = true, .agent = true };
+	*c = (struct conf){ .name = name, .dir = keep("%s/%s", host.limahome, name), .autoforward = true, .agent = true, .strict = warnings };
 	madeby(c);
 	if (!warnings && conflike(c, text, len))
 		return;
@@ -4985,6 +5124,9 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 		if ((n = l.root[i]) && n->kind != Y_MAP && (n->kind != Y_NULL || n->len))
 			conferr(c, "failed to unmarshal YAML (%s): [%d:%d] %s was used where mapping is expected",
 			    l.where[i], n->line, n->col, n->kind == Y_NULL ? "null" : strchr(kindname[n->kind], ' ') + 1);
+	if (c->errs)
+		goto out;
+	checkmany(&l);
 	if (c->errs)
 		goto out;
 	for (i = 0; i < NLAYER; i++)
@@ -5023,11 +5165,14 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 	fillmounts(&l);
 	fillnetworks(&l);
 	c->autoforward = !silent || c->forwards.n;
-	if (warnings && c->memory >= 0 && c->memory < 64 << 20)
-		warn("field `memory` is %s: no guest boots in that (a bare number is bytes)", bq(c->memorytext));
+	for (i = 0; warnings && i < NLAYER; i++)
+		if (i != INSTANCE && (n = l.root[i]) && n->kind == Y_MAP && (n = yget(n, "portForwards")) && n->kind == Y_SEQ && !n->n)
+			warn("%s: `portForwards: []` has no meaning there; in a lima.yaml it switches automatic forwarding off", l.where[i]);
 	plaingate(c, automount, warnings);
 	if (!c->errs)
 		confcheck(c);
+	if (warnings && !c->errs)
+		warnconf(c);
 	/* does nothing in it come from the name or the directory? */
 	if (!warnings && !c->errs && !shared.doc[OVERRIDE].root->n && !shared.doc[DEFAULT].root->n &&
 	    !c->networks.n && !c->forwards.n && !memmem(text, len, "{{", 2)) {
@@ -6861,42 +7006,60 @@ embeddedfd(const char *name)
 	return fd;
 }
 
-/* Does the file have this digest?  Reports a mismatch; -1. */
-static int
-checkdigest(const char *path, const char *digest)
+/* Why the file has not this digest; NULL when it has. */
+static const char *
+baddigest(const char *path, const char *digest)
 {
-	const char *why, *prog = digestprog(digest, &why);
+	const char *why, *prog = digestprog(digest, &why), *hex;
 	struct args a = { 0 };
 	struct buf b = { 0 };
-	int ret = -1, st;
+	int st;
 
-	if (!prog) {
-		warn("digest %s is invalid: %s", bq(digest), why);
-		return -1;
-	}
+	if (!prog)
+		return keep("digest %s is invalid: %s", bq(digest), why);
 	arg(&a, "%s", prog);
 	arg(&a, "--");
 	arg(&a, "%s", path);
 	status("verifying %s", prog);
 	st = runto(a.v, NULL, &b, -1);
+	argsfree(&a);
 	if (gotsig)
 		die("interrupted");
-	if (st < 0)
-		warn("%s: not found in PATH; install coreutils", prog);
-	else if (st != 0 || b.len < 64)
-		warn("%s of %s failed", prog, path);
-	else {
-		/* the output begins with \ when the file name had to be escaped */
-		b.s[strcspn(b.s, " \n")] = '\0';
-		if (strcmp(b.s + (*b.s == '\\'), strchr(digest, ':') + 1) == 0)
-			ret = 0;
-		else
-			warn("expected digest %s, got `%.*s:%s` (%s)", bq(digest), (int)strcspn(digest, ":"), digest,
-			    b.s + (*b.s == '\\'), path);
-	}
-	argsfree(&a);
+	/* the output begins with \ when the file name had to be escaped */
+	hex = b.s ? keep("%s", b.s + (*b.s == '\\')) : "";
+	hex = keep("%.*s", (int)strcspn(hex, " \n"), hex);
 	buffree(&b);
-	return ret;
+	if (st < 0)
+		return keep("%s: not found in PATH; install coreutils", prog);
+	if (st != 0 || strlen(hex) < 64)
+		return keep("%s failed", prog);
+	return strcmp(hex, strchr(digest, ':') + 1) == 0 ? NULL :
+	    keep("expected digest %s, got `%.*s:%s`", bq(digest), (int)strcspn(digest, ":"), digest, hex);
+}
+
+/* Does the file have this digest?  Reports a mismatch; -1. */
+static int
+checkdigest(const char *path, const char *digest)
+{
+	const char *why = baddigest(path, digest);
+
+	if (why)
+		warn("%s (%s)", why, path);
+	return why ? -1 : 0;
+}
+
+/* The same for a text; a mismatch ends the command. */
+static void
+needdigest(const char *text, const char *digest, const char *name)
+{
+	int fd = memfd_create("text", MFD_CLOEXEC);
+	const char *why;
+
+	if (fd < 0 || writeall(fd, text, strlen(text)) < 0)
+		die("memfd_create:");
+	if ((why = baddigest(keep("/proc/%ld/fd/%d", (long)getpid(), fd), digest)))
+		die("%s: %s", name, why);
+	close(fd);
 }
 
 /* The data of a file on the disk, so that a rename does not outrun it. */
@@ -6917,6 +7080,7 @@ static const char *
 whyfetch(const char *prog, int st)
 {
 	static const struct { int curl, wget; const char *say; } t[] = {
+		{ 1, -1, "it leads to an address that is neither http:// nor https://" },
 		{ 6, -1, "the host's name does not resolve" }, { 7, -1, "cannot connect" },
 		{ 18, -1, "the answer was cut" }, { 22, 8, "the server refuses" }, { 23, 3, "cannot write it to the disk" },
 		{ 28, -1, "timed out" }, { 35, 5, "TLS failed" }, { 60, -1, "the server's certificate is not trusted" },
@@ -6945,6 +7109,21 @@ proxyenv(void)
 	for (i = 0; i < LEN(names); i++)
 		if ((v = getenv(names[i][0])) && *v)
 			(void)setenv(names[i][1], v, 0);
+}
+
+/* ": 404" out of the last status line of such a file; "" when there is none. */
+static const char *
+httpstatus(const char *path)
+{
+	struct buf b = { 0 };
+	const char *p, *code = "";
+
+	(void)readfile(path, &b, 1 << 20);
+	for (p = b.s; p && (p = strstr(p, "HTTP/")); p++)
+		if ((p == b.s || p[-1] == '\n' || p[-1] == ' ') && *(p += strcspn(p, " \n")) == ' ')
+			code = keep(": %.*s", (int)strspn(p + 1, "0123456789"), p + 1);
+	buffree(&b);
+	return code;
 }
 
 /* The last value of a header in a file of curl -D or wget -S, "" when absent. */
@@ -7054,6 +7233,10 @@ fetch(const struct download *d)
 	    (WEXITSTATUS(st) == 22 && *header(d->headers, "Content-Range") == 'b')))
 		return 1;
 	why = whyfetch(curl ? "curl" : "wget", st);
+	if (st != -1 && WEXITSTATUS(st) == (curl ? 22 : 8))
+		why = keep("%s%s", why, httpstatus(d->headers));
+	else if (st != -1 && WEXITSTATUS(st) == (curl ? 23 : 3))
+		why = keep("%s: %s", why, d->part);
 	if (elsewhere)
 		*elsewhere = keep("%s: %s", d->url, why);
 	else
@@ -7212,11 +7395,13 @@ cached(const char *url, const char *digest, const char *what)
 	const char *data = keep("%s/data", dir), *dfile = NULL, *known, *changed, *type, *ret = NULL;
 	const char *base = strrchr(url, '/') ? strrchr(url, '/') + 1 : url;
 	struct download d = { url, keep("%s (%s)", what, base), keep("%s/data.part", dir), keep("%s/headers.tmp", dir), NULL };
+	bool had = access(data, F_OK) == 0;
 	int lock = lockcache(dir, O_RDONLY|O_DIRECTORY, base), got;
 
 	if (digest)
 		dfile = keep("%s/%.*s.digest", dir, (int)strcspn(digest, ":"), digest);
-	if (access(data, F_OK) == 0 && cachefresh(dir, url, digest, dfile)) {
+	/* what came while we waited for the lock is fresh */
+	if (access(data, F_OK) == 0 && (!had || cachefresh(dir, url, digest, dfile))) {
 		known = dfile ? readline1(dfile) : NULL;
 		if (!digest || (known ? strcmp(known, digest) == 0 : checkdigest(data, digest) == 0 &&
 		    writefile(dfile, digest, strlen(digest), 0644) == 0)) {
@@ -7243,7 +7428,10 @@ cached(const char *url, const char *digest, const char *what)
 		type = header(d.headers, "Content-Type");
 		if (digest && checkdigest(d.part, digest) < 0)
 			(void)unlink(d.part);   /* a resume would only complete the wrong file */
-		else if (syncfile(d.part) < 0)
+		else if (!digest && startswith(type, "text/html")) {
+			warn("failed to download %s: the server sent a web page", bq(url));
+			(void)unlink(d.part);
+		} else if (syncfile(d.part) < 0)
 			warn("fsync %s:", d.part);
 		else if (dropdigests(dir), rename(d.part, data) < 0)
 			warn("rename %s:", d.part);
@@ -7500,7 +7688,8 @@ imageformat(const char *path, const char **fmt, long long *size)
 }
 
 /* Decompress src into dst by the suffix of the location or the first bytes; 0
- * when done, 1 when src is not compressed, -1 on failure (reported). */
+ * when done, 1 when src is not compressed, -1 when it is spoilt, -2 without the
+ * program (reported). */
 static int
 decompress(const char *src, const char *location, const char *dst)
 {
@@ -7510,7 +7699,9 @@ decompress(const char *src, const char *location, const char *dst)
 	};
 	char head[6] = "";
 	struct args a = { 0 };
-	struct job j = { .fd = { -1, -1, -1 } };
+	const char *p;
+	struct job j = { .fd = { -1, -1, memfd_create("stderr", MFD_CLOEXEC) } };
+	struct buf b = { 0 };
 	size_t i;
 	pid_t pid;
 	int in = open(src, O_RDONLY|O_CLOEXEC), out, st;
@@ -7520,6 +7711,7 @@ decompress(const char *src, const char *location, const char *dst)
 	for (i = 0; i < LEN(t) && !endswith(location, t[i].suffix) && memcmp(head, t[i].magic, t[i].n) != 0; i++)
 		;
 	if (i == LEN(t)) {
+		close(j.fd[2]);
 		close(in);
 		return 1;
 	}
@@ -7535,13 +7727,19 @@ decompress(const char *src, const char *location, const char *dst)
 	if (pid < 0)
 		warn("%s: not found in PATH; install it to decompress %s", t[i].prog, location);
 	st = pid < 0 ? -1 : waitchild(pid);
-	if (pid > 0 && st != 0)
-		warn("%s failed on %s", t[i].prog, src);
+	if (pid > 0 && st != 0) {
+		(void)lseek(j.fd[2], 0, SEEK_SET);
+		(void)readall(j.fd[2], &b, 1 << 16);
+		p = b.s ? chomp(b.s) + strspn(b.s, "\n") : "";
+		warn("%s failed on %s: %s", t[i].prog, src, *p ? keep("%.*s", (int)strcspn(p, "\n"), p) : ended(st));
+		buffree(&b);
+	}
 	argsfree(&a);
+	close(j.fd[2]);
 	close(in);
 	if (close(out) < 0 || st != 0) {
 		(void)unlink(dst);
-		return -1;
+		return pid < 0 ? -2 : -1;
 	}
 	return 0;
 }
@@ -7568,6 +7766,10 @@ bring(const char *loc, const char *digest, const char *dst, const char *what, bo
 	src = remote ? cached(loc, digest, what) : localpath(loc);
 	if (!src)
 		return -1;
+	if (startswith(loc, "file://") && *src != '/') {
+		warn("file URL %s is not an absolute path", bq(loc));
+		return -1;
+	}
 	if (!remote && access(src, R_OK) < 0) {
 		warn("%s: %s:", what, src);
 		return -1;
@@ -7580,6 +7782,8 @@ bring(const char *loc, const char *digest, const char *dst, const char *what, bo
 		die("copy %s to %s:", src, dst);
 	if (gotsig)
 		die("interrupted");
+	if (r == -1 && remote && !digest)       /* nothing else would ever replace it */
+		(void)unlink(src);
 	return r;
 }
 
@@ -7605,8 +7809,10 @@ bringimage(const struct image *im, const char *arch, const char *dir)
 	}
 	if (bring(im->location, im->digest, keep("%s/basedisk", dir), "the image", true) < 0)
 		return -1;
-	if ((why = imageformat(keep("%s/basedisk", dir), &fmt, &size))) {
-		warn("%s: %s", im->location, why);
+	if (!(why = imageformat(keep("%s/basedisk", dir), &fmt, &size)) && size < 512)
+		why = keep("%lld bytes are no disk image", size);
+	if (why) {                      /* it names our copy */
+		warn("%s: %s", im->location, why + (startswith(why, dir) ? strlen(dir) + strlen("/basedisk ") : 0));
 		return -1;
 	}
 	if (im->kernel && bring(im->kernel, im->kerneldigest, keep("%s/kernel", dir), "the kernel", true) < 0)
@@ -7804,13 +8010,28 @@ referred(struct strs *keepers, const struct ynode *n)
 	}
 }
 
+/* The same for a text, and for the bases it names by their path; those named
+ * by template: and those beside a template are templates themselves. */
 static void
-referredtext(struct strs *keepers, const char *text, size_t len)
+referredtext(struct strs *keepers, const char *text, size_t len, int depth)
 {
 	struct ydoc d = { 0 };
+	struct buf b = { 0 };
+	const struct ynode *base, *v;
+	const char *loc;
 
-	if (yparse(&d, text, len) == 0)
+	if (yparse(&d, text, len) == 0) {
 		referred(keepers, d.root);
+		base = yget(d.root, "base");
+		for (v = base && base->kind == Y_SEQ ? base->first : base; v; v = v == base ? NULL : v->next) {
+			const struct ynode *n = v->kind == Y_MAP ? yget(v, "url") : v;
+			loc = n && n->kind == Y_STR ? tilde(n->s) : "";
+			b.len = 0;
+			if (depth < 32 && *loc == '/' && readfile(loc, &b, templatemax) == 0)
+				referredtext(keepers, b.s, b.len, depth + 1);
+		}
+		buffree(&b);
+	}
 	yfree(&d);
 }
 
@@ -7916,9 +8137,9 @@ tableimage(struct buf *b, const char *url, const char *variant, const struct arc
 }
 
 /* The template of a release, made out of the table templates/images; NULL when
- * there is none of that name. */
+ * there is none of that name.  packages: for the image that is built, "" for none. */
 static const char *
-tabletext(const char *name)
+tabletext(const char *name, const char *packages)
 {
 	size_t len, i;
 	const unsigned char *data = embedded("templates/images", &len);
@@ -7941,7 +8162,9 @@ tabletext(const char *name)
 			while ((w = nextword(&line)))
 				if (strcmp(w, "=") == 0) {
 					buffree(&b);
-					return tabletext(nextword(&line));
+					w = nextword(&line);
+					next = nextword(&line);
+					return tabletext(w, next ? keep(",%s", next) : packages);
 				} else if (startswith(w, "unsupported="))
 					unsupported = strchr(w, '=') + 1;
 				else if (startswith(w, "build="))
@@ -7971,7 +8194,7 @@ tabletext(const char *name)
 	/* where only a package mirror can be reached */
 	for (i = 0; build && i < LEN(archs); i++)
 		if (first[i])
-			tableimage(&b, keep("mmdebstrap:%s", build), first[i], &archs[i], NULL);
+			tableimage(&b, keep("mmdebstrap:%s%s", build, packages), first[i], &archs[i], NULL);
 	if (unsupported) {
 		bufputs(&b, "mountTypesUnsupported:\n");
 		for (next = keep("%s", unsupported); (w = strsep(&next, ",")); )
@@ -7995,8 +8218,8 @@ insidetext(const char *file)
 		return NULL;
 	name = keep("%.*s", (int)strlen(file) - 5, file);
 	if (startswith(name, "_images/"))
-		return (r = tabletext(name + 8)) ? r : tabletext(keep("experimental/%s", name + 8));
-	return (r = tabletext(name)) ? keep("%s%s", r, insidetext(mounts)) : NULL;
+		return (r = tabletext(name + 8, "")) ? r : tabletext(keep("experimental/%s", name + 8), "");
+	return (r = tabletext(name, "")) ? keep("%s%s", r, insidetext(mounts)) : NULL;
 }
 
 /* Names that limactl 2 does without, and what stands for them. */
@@ -8016,11 +8239,12 @@ warnremoved(const char *name)
 			warn("Template %s was removed; use %s with another template", bq(name), bq(t[i].use));
 }
 
-/* The text of a template by its name: files before what is inside. */
+/* The text of a template by its name: files before what is inside.  The parts
+ * of others that are inside, _images/ and _default/, are always there. */
 static const char *
 templatetext(const char *name)
 {
-	const char *dot = strrchr(name, '.'), *file, *text;
+	const char *base = strrchr(name, '/'), *dot = strrchr(base ? base : name, '.'), *file, *text;
 	struct buf b = { 0 };
 	bool inside;
 	struct strs dirs = templatedirs(&inside);
@@ -8035,7 +8259,7 @@ templatetext(const char *name)
 		if (errno != ENOENT && errno != ENOTDIR)
 			die("read %s/%s:", dirs.v[i], file);
 	}
-	if (inside && (text = insidetext(file)))
+	if ((inside || *name == '_') && (text = insidetext(file)))
 		return text;
 	warnremoved(name);
 	die("template %s not found", bq(file));
@@ -8481,7 +8705,7 @@ locatortext(const char *arg, const char *loc)
 	} else if (strcmp(loc, "-") == 0) {
 		if (readall(0, &b, templatemax) < 0)
 			die("read standard input:");
-	} else if (*loc) {
+	} else {
 		if (path != loc && *path != '/')
 			die("file URL %s is not an absolute path", bq(loc));
 		if (readfile(path, &b, templatemax) < 0)
@@ -8599,6 +8823,8 @@ basesof(struct ydoc *d, const char *from, const char *first)
 	struct ynode *base = yget(d->root, "base"), *v, *next;
 	struct strs s = { yalloc(&perm, ((base ? base->n : 0) + 2) * sizeof *s.v), 0 };
 
+	if (base && base->n > manyentries)
+		die("template %s: [%d:%d] field `base` has %zu entries, more than %d", bq(from), base->line, base->col, base->n, manyentries);
 	if (first)
 		s.v[s.n++] = first;
 	for (v = base && base->kind == Y_SEQ ? base->first : base; v && v->kind != Y_NULL; v = next) {
@@ -8619,7 +8845,7 @@ embedfiles(const struct embedding *e, struct ydoc *d, const char *from)
 {
 	static const char *const lists[] = { "provision", "probes" }, *const texts[] = { "script", "content", "expression" };
 	struct ynode *list, *v, *file, *old, *new;
-	const char *loc, *mode;
+	const char *loc, *mode, *text, *digest;
 	size_t i, k;
 
 	for (i = 0; i < LEN(lists); i++) {
@@ -8632,11 +8858,12 @@ embedfiles(const struct embedding *e, struct ydoc *d, const char *from)
 				;
 			if (k < LEN(texts) || !(e->how & EMBBASES) || (startswith(loc, "template:") && !(e->how & EMBTEMPLATES)))
 				continue;
-			if (file->kind == Y_MAP && yget(file, "digest"))
-				warn("the digest of %s is not checked", bq(loc));
+			text = locatortext(loc, locate(loc));
+			if (file->kind == Y_MAP && (digest = ystr(yget(file, "digest"))) && *digest)
+				needdigest(text, digest, loc);
 			mode = ystr(yget(v, "mode"));
 			k = i || !mode ? 0 : strcmp(mode, "data") == 0 ? 1 : strcmp(mode, "yq") == 0 ? 2 : 0;
-			new = ynewstr(d, locatortext(loc, locate(loc)));
+			new = ynewstr(d, text);
 			new->style = Y_LITERAL;
 			ydel(d, file);
 			(void)yput(d, v, texts[k], new);
@@ -8822,6 +9049,8 @@ foldlists(struct ydoc *d)
 
 	for (i = 0; i < LEN(folds); i++) {
 		list = yget(d->root, folds[i].list);
+		if (list && list->n > manyentries)
+			continue;       /* loading refuses it */
 		for (v = list && list->kind == Y_SEQ ? list->first : NULL; v; v = next) {
 			next = v->next;
 			key = foldkey(&folds[i], v);
@@ -9565,6 +9794,38 @@ guestfacts(const struct conf *c, struct buf *env, const char *iid)
 	bufputc(env, '\n');
 }
 
+/* user-data; key and pub: of sshd, NULL in the text that is only to look at. */
+static void
+userdata(struct buf *b, const struct conf *c, const char *keys, const char *key, const char *pub)
+{
+	size_t len;
+	const unsigned char *p = embedded("user-data.in", &len);
+	const char *const vars[] = {
+		"USER", quoted(c->user), "UID", keep("%lld", c->uid), "HOME", quoted(c->home), "SHELL", quoted(c->shell),
+		"COMMENT", quoted(printable(c->comment ? c->comment : "")),
+		"SUDO", quoted(c->sudo ? "ALL=(ALL) NOPASSWD:ALL" : "ALL=(ALL) ALL"), "SSHKEYS", quotedlines(keys),
+		"HOSTKEY", quoted(keep("%s\n", key ? key : "")), "HOSTPUB", quoted(pub ? pub : ""), NULL,
+	};
+
+	fillin(b, (const char *)p, len, vars);
+}
+
+/* cloud-config.yaml in dir: user-data without sshd's keys and files, to look at. */
+static int
+writecloudconfig(const struct conf *c, const char *dir, const char *keys)
+{
+	struct buf b = { 0 };
+	const char *end;
+	int r;
+
+	userdata(&b, c, keys, NULL, NULL);
+	end = strstr(b.s, "\nssh_keys:");
+	assert(end);
+	r = writefile(keep("%s/cloud-config.yaml", dir), b.s, (size_t)(end + 1 - b.s), 0444);
+	buffree(&b);
+	return r;
+}
+
 /* Write cidata.iso into the instance directory. */
 static int
 writecidata(const struct conf *c)
@@ -9581,14 +9842,8 @@ writecidata(const struct conf *c)
 	size_t len;
 	int ret;
 
-	const char *const vars[] = {
-		"USER", quoted(c->user), "UID", keep("%lld", c->uid), "HOME", quoted(c->home), "SHELL", quoted(c->shell),
-		"COMMENT", quoted(printable(c->comment ? c->comment : "")),
-		"SUDO", quoted(c->sudo ? "ALL=(ALL) NOPASSWD:ALL" : "ALL=(ALL) ALL"), "SSHKEYS", quotedlines(keys),
-		"HOSTKEY", quoted(keep("%s\n", key ? key : "")), "HOSTPUB", quoted(pub ? pub : ""), NULL,
-	};
-	p = embedded("user-data.in", &len);
-	fillin(&user, (const char *)p, len, vars);
+	(void)writecloudconfig(c, c->dir, keys);
+	userdata(&user, c, keys, key, pub);
 	bufprintf(&net,
 	    "version: 2\nethernets:\n  eth0:\n    match:\n      macaddress: '%s'\n    set-name: eth0\n"
 	    "    dhcp4: true\n    dhcp4-overrides:\n      route-metric: 200\n    dhcp-identifier: mac\n", mac);
@@ -10048,19 +10303,6 @@ diskattach(const struct conf *c)
  * Addresses are handed out here, not by DHCP: _networks/NET/leases has a line
  * ADDRESS MAC INSTANCE each, and cidata tells the guest. */
 
-static const char defnetworks[] =
-    "networks:\n"
-    "  user-v2:\n    mode: user-v2\n    gateway: 192.168.104.1\n    netmask: 255.255.255.0\n"
-    "  shared:\n    mode: shared\n    gateway: 192.168.105.1\n    dhcpEnd: 192.168.105.254\n    netmask: 255.255.255.0\n"
-    "  bridged:\n    mode: bridged\n    interface: en0\n"
-    "  host:\n    mode: host\n    gateway: 192.168.106.1\n    dhcpEnd: 192.168.106.254\n    netmask: 255.255.255.0\n";
-
-static const char *
-networksfile(void)
-{
-	return keep("%s/_config/networks.yaml", host.limahome);
-}
-
 /* Read networks.yaml, made with defaults when it is missing, into *d, which the
  * caller frees.  The lock on _config, held until the command ends or saves. */
 static int
@@ -10139,6 +10381,9 @@ netaddress(const char *net)
 	struct ydoc d;
 	int lock = networksload(&d), i;
 	const struct ynode *n = yget(yget(d.root, "networks"), net), *g;
+
+	if (!n && strcmp(net, "user-v2") != 0)
+		die("network %s is not defined: `limactl network create %s` makes it", bq(net), net);
 
 	/* what a network does not say is as in the built-in one */
 	(void)inet_pton(AF_INET, NETBASE, &v[0]);
@@ -12433,7 +12678,6 @@ mountstate(size_t i, bool *there)
  * QMP tells when the guest opens its end, and then we say hello.  The guest is
  * hostile: a line becomes a struct said, or nothing. */
 
-#define PORTMAX 4096                    /* listeners of one guest: guestagent.c's MAXPORTS */
 
 struct port {
 	bool udp, v6;
@@ -15411,6 +15655,7 @@ static int lockinstance(struct inst *in);
 static void
 prepare(const struct inst *in)
 {
+	checkdriver(&in->conf);
 	checkqemu(&in->conf);
 	preparedisk(&in->conf, in->dir);
 	diskattach(&in->conf);
@@ -16542,11 +16787,14 @@ createinstance(const char *name, const char *text)
 	confload(&c, name, text, strlen(text), keep("main file %s", bq(keep("%s/lima.yaml", dir))), true);
 	if (c.errs)
 		rejected(text, c.errs, opt[FTTY].b);
+	checkdriver(&c);
 	warnuser(&c);
 	userkey();
 	lock = makescratch(tmp, name);
 	mustwrite(keep("%s/lima.yaml", tmp), text, strlen(text), 0644);
 	mustwrite(keep("%s/lima-version", tmp), VERSION, strlen(VERSION), 0444);
+	if (writecloudconfig(&c, tmp, pubkeys(&c)) < 0)
+		exit(1);
 	preparedisk(&c, tmp);
 	prepareengine(&c, tmp);
 	if (gotsig)
@@ -19467,7 +19715,6 @@ cmdyq(int argc, char *argv[])
 	struct buf b = { 0 }, out = { 0 };
 	struct stat st = { 0 };
 	size_t results = 0;
-	long long width;
 	bool good = false;
 	int i, n = 0, k;
 
@@ -19495,8 +19742,6 @@ cmdyq(int argc, char *argv[])
 	} else if (k < n && (stat(words[k], &st) < 0 || !S_ISREG(st.st_mode)))
 		expr = words[k++];
 	expr = expr ? expr : ".";
-	if (yq.indent && parsenum(yq.indent, 0, 64, &width) < 0)
-		yqdie("invalid argument \"%s\" for \"-I, --indent\" flag: it must be a number of blanks", yq.indent);
 	yq.in = yqformat(yq.in, all);
 	yq.out = yqformat(yq.out, all);
 	yqforeign(expr, all);
@@ -19813,6 +20058,7 @@ cmdsftp(int argc, char *argv[])
 static int
 cmdprune(int argc, char *argv[])
 {
+	static const char *const config[] = { "base", "default", "override" };
 	const char *top = cachedir();
 	struct strs keepers = { 0 };
 	struct templates l = { 0 };
@@ -19829,20 +20075,20 @@ cmdprune(int argc, char *argv[])
 		l = listtemplates(true);
 		for (i = 0; i < l.n; i++) {
 			const char *text = templatetext(l.v[i].name);
-			referredtext(&keepers, text, strlen(text));
+			referredtext(&keepers, text, strlen(text), 0);
 		}
 		dp = opendir(host.limahome);
 		while (dp && (d = readdir(dp))) {
 			b.len = 0;
 			if (*d->d_name != '.' && readfile(keep("%s/%s/lima.yaml", host.limahome, d->d_name), &b, templatemax) == 0)
-				referredtext(&keepers, b.s, b.len);
+				referredtext(&keepers, b.s, b.len, 0);
 		}
 		if (dp)
 			closedir(dp);
-		for (i = 0; i < 2; i++) {
+		for (i = 0; i < LEN(config); i++) {
 			b.len = 0;
-			if (readfile(keep("%s/_config/%s.yaml", host.limahome, i ? "override" : "default"), &b, templatemax) == 0)
-				referredtext(&keepers, b.s, b.len);
+			if (readfile(keep("%s/_config/%s.yaml", host.limahome, config[i]), &b, templatemax) == 0)
+				referredtext(&keepers, b.s, b.len, 0);
 		}
 	}
 	all = prunedir(keep("%s/download/by-url-sha256", top), &keepers, false);

@@ -749,7 +749,7 @@ minimumLimaVersion: 99.0.0' 'template requires Lima version `99.0.0`; this is on
 	refuse 'images: [{location: x}]
 minimumLimaVersion: new' 'field `minimumLimaVersion` must be a semvar value, got `new`: new is not in dotted-tri format' 'a version that is none'
 	refuse 'images: [{location: x}]
-vmType: vz' 'vmType `vz` is not a registered driver' 'another driver'
+vmType: krunkit' 'vmType `krunkit` is not a registered driver' 'another driver'
 
 	: >"$HOME/t.yaml"
 	lc validate "$HOME/t.yaml"
@@ -959,6 +959,9 @@ b' template:default
 	mode "$LIMA_HOME/my-file" 700
 	mode "$LIMA_HOME/my-file/lima.yaml" 644
 	mode "$LIMA_HOME/my-file/lima-version" 444
+	mode "$LIMA_HOME/my-file/cloud-config.yaml" 444
+	filehas "$LIMA_HOME/my-file/cloud-config.yaml" "$(cut -d' ' -f2 "$LIMA_HOME/_config/user.pub")"
+	filelacks "$LIMA_HOME/my-file/cloud-config.yaml" ssh_keys
 	mode "$LIMA_HOME/_config/user" 600
 	holds grep -qE '^v?2\.2\.0' "$LIMA_HOME/my-file/lima-version"
 	lc delete my-file
@@ -1973,7 +1976,7 @@ serial lima-boot-done i 0'
 	is dev Running || bad 'the VM did not go on'
 	ok '^C during start: one line, and the VM goes on'
 	background start dev
-	holds await 5 grep -q 'is being started already\|Using the existing' "$err"
+	holds await 10 grep -q 'is being started already' "$err"
 	: >"$fakes/go"
 	collect 10
 	status 0

@@ -380,8 +380,8 @@ ssh(int argc, char *argv[])
 /* ---- HTTP ---- */
 
 /* What the path begins with says how a file is served: slow: half of it, then
- * silence; cut: half of it, then the end; whole: never a range; redir/X: as X,
- * by another address; loop: by its own again. PATH.time: its Last-Modified. */
+ * silence; cut: half of it, then the end; whole: never a range; page: as a web page;
+ * redir/X: as X, by another address; loop: by its own again. PATH.time: its Last-Modified. */
 static void
 answer(int c)
 {
@@ -435,8 +435,8 @@ answer(int c)
 	}
 	if (!range)
 		from = 0;
-	tell(c, fmt("HTTP/1.1 %s\r\nContent-Type: application/octet-stream\r\nAccept-Ranges: bytes\r\nContent-Length: %zu\r\n",
-	    range ? "206 Partial Content" : "200 OK", len - (size_t)from));
+	tell(c, fmt("HTTP/1.1 %s\r\nContent-Type: %s\r\nAccept-Ranges: bytes\r\nContent-Length: %zu\r\n",
+	    range ? "206 Partial Content" : "200 OK", strncmp(path, "page", 4) == 0 ? "text/html; charset=utf-8" : "application/octet-stream", len - (size_t)from));
 	if (*mtime)
 		tell(c, fmt("Last-Modified: %s\r\n", mtime));
 	if (range)

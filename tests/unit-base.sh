@@ -240,6 +240,11 @@ disk: 1MiB'
 	refused "$d/n0.yaml" 'base templates are nested more than 32 deep'
 	made "$d/n8.yaml"
 	ok 'loops, and bases nested without end'
+	none=$(sha256sum </dev/null | cut -d' ' -f1) sum=$(sha256sum <"$d/sub/c.sh" | cut -d' ' -f1)
+	printf 'base: os.yaml\nprovision: [{file: {url: sub/c.sh, digest: "sha256:%s"}}]\n' "$sum" >"$d/t.yaml"
+	made "$d/t.yaml"
+	filehas "$made" 'echo tab'
+	filelacks "$made" sha256
 	while IFS='^' read -r text msg; do
 		printf '%b' "$text" >"$d/t.yaml"
 		refused "$d/t.yaml" "$msg"
@@ -251,6 +256,8 @@ disk: 1MiB'
 		base: [[a]]^[1:8] field \`base\` must be a locator or a list of locators
 		base: {url: os.yaml, digest: x}^base \`$d/os.yaml\` in \`$d/t.yaml\` has specified a digest; digest support is not yet implemented
 		provision: [{file: gone.sh}]^open $d/gone.sh: no such file or directory
+		provision: [{file: {url: sub/c.sh, digest: "sha256:$none"}}]^$d/sub/c.sh: expected digest \`sha256:$none\`, got \`sha256:$sum\`
+		provision: [{file: {url: sub/c.sh, digest: "md5:0"}}]^$d/sub/c.sh: digest \`md5:0\` is invalid: unsupported digest algorithm
 		base: os.yaml\nprovision: [{file: sub/c.sh, script: "#!/bin/sh"}]^field \`provision[0].file.url\` must be empty during validation
 	END
 	printf '[1]\n' >"$d/list.yaml"

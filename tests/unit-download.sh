@@ -146,7 +146,7 @@ test_download() {
 	echo part >"$(dir "$url/none.img")/data.part"
 	get "$url/none.img" "$digest"
 	status 1
-	errhas 'the server refuses'
+	errhas 'the server refuses: 404'
 	holds test -e "$(dir "$url/none.img")/data.part"
 	ok 'a failure keeps what is there already'
 
@@ -159,6 +159,53 @@ test_download() {
 	errhas 'too many redirects'
 	gone one
 	ok 'redirects, and too many'
+
+	# what is no image, and is not kept as one
+	head -c 2000 /dev/urandom >"$www/page.img"
+	get "$url/page.img"
+	status 1
+	errhas "failed to download \`$url/page.img\`: the server sent a web page"
+	fails test -e "$(dir "$url/page.img")/data"
+	get "$url/page.img" "sha256:$(sha256sum "$www/page.img" | cut -d ' ' -f 1)"
+	status 0
+	lc delete one
+	: >"$www/empty.img"
+	get "$url/empty.img"
+	status 1
+	errhas '0 bytes are no disk image'
+	ok 'a web page in the place of an image, and nothing'
+	gzip -c "$www/d.img" >"$www/x.gz"
+	head -c 5000 "$www/x.gz" >"$www/spoilt.gz"
+	get "$url/spoilt.gz"
+	status 1
+	errhas 'data: gzip: stdin: unexpected end of file'
+	shape
+	cp "$www/x.gz" "$www/spoilt.gz"
+	get "$url/spoilt.gz"
+	status 0
+	holds cmp "$www/d.img" "$LIMA_HOME/one/basedisk"
+	lc delete one
+	ok 'what cannot be decompressed is fetched again'
+
+	# two at once
+	: >"$www/d.img.time"
+	rm -rf "$(dir "$url/d.img")"
+	mkdir -p "$(dir "$url/d.img")"
+	exec 7<"$(dir "$url/d.img")"
+	flock 7
+	rm -f "$fakes/requests"
+	printf '{images: [{location: "%s/d.img"}], disk: 1M}' "$url" >"$T/in"
+	background create --name=one "$T/in" 7<&-
+	holds await 10 grep -q 'Waiting for another limactl to finish with d.img' "$err"
+	cp "$www/d.img" "$(dir "$url/d.img")/data"
+	exec 7<&-
+	collect 20
+	status 0
+	logged info "Using cache \`$(dir "$url/d.img")/data\`"
+	same "$(asked 'd.img .*')" 0
+	lc delete one
+	rm "$www/d.img.time"
+	ok 'a download that another one waited for serves both'
 
 	# a proxy, named by either case
 	for v in http_proxy HTTP_PROXY; do
@@ -182,7 +229,7 @@ test_download() {
 		lc delete one
 		get "$url/none.img"
 		status 1
-		errhas 'the server refuses'
+		errhas 'the server refuses: 404'
 		rm -r "$(dir "$url/d.img")"
 		mkdir -p "$(dir "$url/d.img")"
 		head -c 1000 "$www/d.img" >"$(dir "$url/d.img")/data.part"
@@ -221,7 +268,9 @@ test_download() {
 	get2=$(dir "$url/whole.img")
 	echo part >"$(dir "$url/d.img")/data.part"
 	mkdir -p "$LIMA_HOME/_templates" "$(dir "$url/tmpl.img")"
-	printf 'images:\n- location: "%s/tmpl.img"\n' "$url" >"$LIMA_HOME/_templates/t.yaml"
+	printf 'images:\n- location: "%s/tmpl.img"\n' "$url" >"$T/below.yaml"
+	printf 'base: [gone.yaml, {url: "%s/middle.yaml"}]\n' "$T" >"$LIMA_HOME/_templates/t.yaml"
+	printf 'base: "%s/below.yaml"\n' "$T" >"$T/middle.yaml"
 	holds test -d "$get2"
 	lc prune --keep-referred
 	status 0

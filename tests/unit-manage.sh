@@ -147,7 +147,7 @@ $goodboot"
 	noout
 	logged info "Removing \`$d/disk\`"
 	logged info 'Instance `dev` has been factory reset'
-	same "$(find "$d" -mindepth 1 -maxdepth 1 | sed 's,.*/,,' | sort | tr '\n' ' ')" 'lima-version lima.yaml sock '
+	same "$(find "$d" -mindepth 1 -maxdepth 1 | sed 's,.*/,,' | sort | tr '\n' ' ')" 'cloud-config.yaml lima-version lima.yaml sock '
 	is dev Stopped || bad 'dev is not Stopped'
 	plan "$goodboot"
 	lc start dev

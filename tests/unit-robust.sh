@@ -124,13 +124,5 @@ exit 0'
 	ok 'a LIMA_HOME that cannot be read is not an empty one'
 	lc edit ''
 	fatalhas 'identifier must not be empty'
-	for w in create validate 'template copy'; do
-		# shellcheck disable=SC2086  # a word or two
-		lc $w ''
-		fatal "don't know how to interpret \`\` as a template locator"
-	done
-	lc yq -I x . /dev/null
-	status 1
-	errhas 'Error: invalid argument "x" for "-I, --indent" flag'
-	ok 'edit, create and validate of nothing; an indent that is none'
+	ok 'edit of nothing'
 }

@@ -51,6 +51,19 @@ test_templates() {
 	filehas "$T/entry.txt" 'variant: genericcloud'
 	ok 'an entry has its address in the spelling of its architecture, digest and variant'
 
+	for f in docker:docker.io,uidmap,slirp4netns,fuse-overlayfs k3s:curl; do
+		lc validate --fill "template:${f%%:*}"
+		status 0
+		sed -n '/^images:/,/^[^ -]*:/s/^- location: //p' "$out" | sed -e '/^mmdebstrap:/!s/.*/web/' | uniq >"$T/places.txt"
+		same "$(cat "$T/places.txt")" "web
+mmdebstrap:bookworm,${f#*:}"
+	done
+	run env LIMA_TEMPLATES_PATH="$PWD/templates" "$LIMACTL" validate template:docker
+	status 0
+	lc template copy template:docker
+	outhas 'base: template:_images/docker'
+	ok 'an engine stands on the images of a release, and on a built one with its packages last'
+
 	mkdir -p "$LIMA_HOME/_templates/sub"
 	printf 'images:\n- location: /etc/profile\ndisk: 1MiB\n' >"$LIMA_HOME/_templates/mine.yaml"
 	cp "$LIMA_HOME/_templates/mine.yaml" "$LIMA_HOME/_templates/debian-12.yaml"

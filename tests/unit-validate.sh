@@ -55,8 +55,23 @@ test_validate() {
 		dns: [1.1.1.1]
 		field `dns` must be empty when field `HostResolver.Enabled` is true
 
-		dns: [1.1.1.1], hostResolver: {enabled: false}
+		dns: [1.1.1.1, "fd00::1"], hostResolver: {enabled: false}
 		-
+
+		dns: [1.1.1.1, foo], hostResolver: {enabled: false}
+		field `dns[1]`: invalid IP address: foo
+
+		cpus: 1e1, ssh: {localPort: "8022"}
+		-
+
+		cpus: -1e1
+		expected an integer, got a string `-1e1`
+
+		vmType: vz
+		-
+
+		vmType: krunkit
+		vmType `krunkit` is not a registered driver
 
 		user: {passwordlessSudo: false}
 		`user.passwordlessSudo: false` requires `plain: true`
@@ -259,6 +274,12 @@ test_validate() {
 		networks: [{lima: user-v2, socket: /x}]
 		field `networks[0].lima` and field `networks[0].socket` are mutually exclusive
 
+		networks: [{lima: nope, macAddress: x}]
+		t.yaml`: network `nope` is not defined
+
+		networks: [{lima: bridged}]
+		field `networks[0].lima` is only supported on macOS right now
+
 		networks: [{vzNAT: true}]
 		field `networks[0].vzNAT` is only supported on macOS
 
@@ -287,6 +308,18 @@ test_validate() {
 		field `networks[1].interface` value `lima1` has already been used by field `networks[0].interface`
 
 	END
+	lc network create --gateway=192.168.7.1/24 mine
+	status 0
+	rules <<-'END'
+		networks: [{lima: mine}, {lima: user-v2}]
+		-
+
+		networks: [{lima: yours}]
+		network `yours` is not defined
+
+	END
+	lc network delete --force mine
+	status 0
 	ok networks
 
 	rules <<-'END'
@@ -329,7 +362,71 @@ field `networks[0]'
 field `tpm`'
 	ok 'several complaints, in order'
 
-	# warnings
+	# warnings, the text behind - is what none of them says
+	while read -r yaml && IFS= read -r want; do
+		printf '{images: [{location: /etc/profile}], %s}\n' "$yaml" >"$HOME/t.yaml"
+		lc validate "$HOME/t.yaml"
+		status 0
+		if [ "${want#-}" != "$want" ]; then errlacks "${want#-}"; else logged warning "$want"; fi
+	done <<-'END'
+		mounts: [{location: /none}]
+		field `mounts[0].location` refers to a non-existent directory: `/none`: start makes it
+		mounts: [{location: /etc}, {location: /none, static: false}], plain: true
+		-non-existent
+		provision: [{mode: ansible, playbook: /etc/passwd}]
+		provision mode `ansible` is deprecated, use `ansible-playbook /etc/passwd` instead
+		provision: [{script: "echo $LIMA_CIDATA_NAME"}]
+		provisioning scripts should not reference the LIMA_CIDATA variables
+		plain: true, portForwards: [{guestPortRange: [80, 90], hostPortRange: [8080, 8090], static: true}]
+		[plain mode] portForwards[0] covers a range of more than 10 ports (guest: 80-90, host: 8080-8090). All ports will be forwarded unconditionally, which may be inefficient.
+		plain: true, portForwards: [{guestPortRange: [80, 89], static: true}]
+		-range
+		portForwards: [{guestPortRange: [80, 90], static: true}]
+		-range
+		portForwards: [{static: true}]
+		portForwards[0]: `static: true` needs a `guestPort` or a range of no more than 4096
+		memory: 4
+		field `memory` is `4`: no guest boots in that (a bare number is bytes)
+		arch: riscv64, video: {display: vnc}
+		-experimental
+	END
+	for f in default override; do
+		echo 'portForwards: []' >"$LIMA_HOME/_config/$f.yaml"
+		lc validate "$HOME/t.yaml"
+		status 0
+		logged warning "$f file \`$LIMA_HOME/_config/$f.yaml\`: \`portForwards: []\` has no meaning there; in a lima.yaml it switches automatic forwarding off"
+		rm "$LIMA_HOME/_config/$f.yaml"
+	done
+	ok 'what does not do what it seems to is warned of'
+
+	echo '{images: [{location: /etc/profile}], disk: 1M, arch: riscv64, video: {display: vnc}, audio: {device: none, interface: hda}, plain: true, user: {passwordlessSudo: false}, param: {a: b}, provision: [{script: $PARAM_a}]}' >"$HOME/t.yaml"
+	lc create --name=exp --tty=false "$HOME/t.yaml"
+	status 0
+	for f in '`arch: riscv64 `' '`video.display: vnc`' '`audio.device`' '`audio.interface`' '`user.passwordlessSudo: false`'; do
+		logged warning "$f is experimental"
+	done
+	logged warning '`param` still relies on sudo internally, it may not work as expected when `user.passwordlessSudo: false` is set'
+	sed -i '/networks/d; s/^{/{networks: [{lima: gone}], /' "$LIMA_HOME/exp/lima.yaml"
+	lc list -q
+	outis exp
+	noerr
+	lc delete exp
+	status 0
+	while read -r yaml && IFS= read -r want; do
+		echo "{images: [{location: /etc/profile}], disk: 1M, $yaml}" >"$HOME/t.yaml"
+		lc create --name=exp --tty=false "$HOME/t.yaml"
+		fatal "$want"
+		fails test -e "$LIMA_HOME/exp"
+	done <<-'END'
+		vmType: vz
+		failed to create driver instance: unknown or unsupported VM type: vz
+		mountType: wsl2
+		field `mountType` must be one of [reverse-sshfs 9p virtiofs] for QEMU driver on Linux, got `wsl2`
+		networks: [{lima: gone}]
+		network `gone` is not defined
+	END
+	ok 'what is experimental, and what only another driver takes'
+
 	printf 'images: [{location: /etc/profile}]\ncpu: 2\nssh: {localport: 1}\n' >"$HOME/t.yaml"
 	lc validate "$HOME/t.yaml"
 	status 0
@@ -364,4 +461,48 @@ portForwards: [{guestPort: 80, hostIP: 0.0.0.0}, {guestPort: 81}, {guestPort: 82
 	status 0
 	[ "$(grep -c '^---$' "$out")$(grep -c '^\.\.\.$' "$out")" = 22 ] || bad "$(cat "$out")"
 	ok 'several files filled are a stream'
+
+	# what is made to exhaust: a message within a second of work and 64 MB
+	awk 'BEGIN {
+		printf "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n"
+		for (i = 1; i < 12; i++) { printf "a%d: &a%d [", i, i; for (k = 0; k < 10; k++) printf "*a%d,", i - 1; print "]" } }' >"$HOME/bomb.yaml"
+	awk 'BEGIN {
+		print "m0: &m0 {k0: x}"
+		for (i = 1; i < 40; i++) printf "m%d: &m%d\n  l: *m%d\n  r: *m%d\n  <<: {k%d: *m%d}\n", i, i, i - 1, i - 1, i, i - 1 }' >"$HOME/merge.yaml"
+	awk 'BEGIN { printf "a: "; for (i = 0; i < 10000; i++) printf "["; for (i = 0; i < 10000; i++) printf "]"; print "" }' >"$HOME/deep.yaml"
+	awk 'BEGIN { for (i = 0; i < 2500; i++) printf "%" i "sa:\n", "" }' >"$HOME/steps.yaml"
+	awk 'BEGIN { print "a:"; for (i = 0; i < 10000; i++) printf "- "; print "x" }' >"$HOME/dashes.yaml"
+	awk 'BEGIN { print "env:"; for (i = 0; i < 300000; i++) printf "  k%d: v\n", i }' >"$HOME/keys.yaml"
+	awk 'BEGIN { printf "message: \""; for (i = 0; i < 1048576; i++) printf "0123456789abcdef"; print "\"" }' >"$HOME/big.yaml"
+	printf 'images: [{location: "/x\000y"}]\n' >"$HOME/nul.yaml"
+	printf 'images: [{location: "/x\377y"}]\n' >"$HOME/latin.yaml"
+	printf 'message: |\n  \300\200\n' >"$HOME/long.yaml"
+	awk 'BEGIN { print "images: [{location: /x}]\nmounts:"; for (i = 0; i < 60000; i++) printf "- location: /a%d\n", i }' >"$HOME/mounts.yaml"
+	awk 'BEGIN { printf "images: [{location: /x}]\nparam: {"; for (i = 0; i < 60000; i++) printf "a%d: b,", i; print "}" }' >"$HOME/param.yaml"
+	awk 'BEGIN { printf "images: [{location: /x}]\ncaCerts: {files: ["; for (i = 0; i < 60000; i++) printf "/a%d,", i; print "]}" }' >"$HOME/certs.yaml"
+	awk 'BEGIN { printf "base: ["; for (i = 0; i < 100000; i++) printf "x.yaml,"; print "]" }' >"$HOME/bases.yaml"
+	kb=65536 cpu=1
+	case $LIMACTL in *asan*) kb=unlimited cpu=20 ;; esac
+	while read -r f msg; do
+		run sh -c 'ulimit -v "$1"; ulimit -t "$2"; exec "$3" validate "$4"' - "$kb" "$cpu" "$LIMACTL" "$HOME/$f.yaml"
+		fatalhas "$msg"
+		[ "$(wc -c <"$err")" -lt 1000 ] || bad 'a message without end'
+	done <<-'END'
+		bomb too many nodes
+		merge too many nodes
+		deep [1:1002] nested too deeply
+		steps [1000:1002] nested too deeply
+		dashes nested too deeply
+		keys too many nodes
+		big big.yaml: file too large
+		nul has a NUL byte
+		latin [1:24] invalid UTF-8
+		long [2:3] invalid UTF-8
+		mounts [3:1] field `mounts` has 60000 entries, more than 1000
+		param [2:8] field `param` has 60000 entries, more than 1000
+		certs [2:18] field `caCerts.files` has 60000 entries, more than 1000
+		bases [1:7] field `base` has 100000 entries, more than 1000
+	END
+	rm -f "$HOME"/*.yaml
+	ok 'files made to exhaust end in one short message'
 }
