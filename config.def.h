@@ -60,7 +60,13 @@ static const long long mountgap = 3 * 1000;             /* a guest that is to se
 static const long long mountslow = 60 * 1000;           /* the longest pause before a server that keeps failing is tried again */
 static const long long requestwait = 3 * 1000;          /* a client of ha.sock that does not finish its request */
 
+static const long long clockslack = 200;                /* a time that was longer on its way to the guest is sent again, */
+static const int clocktries = 10;                       /* so often at most */
+static const long long inotifypause = 20;               /* mountInotify: changes of a file in this time are one */
+static const long long rebootcalm = 3600 * 1000;        /* so long without a reboot, and reboots are logged again */
+
 /* ---- bounds ---- */
+static const int inotifymax = 16384;                    /* mountInotify: directories that are watched, over all mounts */
 static const long long serialcap = 8 << 20;             /* serial.log is cut when it grows beyond, bytes */
 static const long long logcap = 64 << 20;                /* ha.*.log that grew beyond take no more of what a guest can cause, bytes */
 static const long long buildspace = 1LL << 30;          /* free bytes a built image needs in the cache */
@@ -71,6 +77,15 @@ static const int manyreboots = 20;                      /* of a guest are logged
 static const int manyforwards = 100000;                 /* forwards logged, in the life of a VM */
 static const long long journalcap = 256 << 10;          /* ha.forwards is written anew when it grows beyond, bytes */
 static const int consolelines = 20;                     /* lines of the console shown with a failure */
+
+static const char *const virtiofsds[] = {               /* the first that is there */
+	"virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/local/libexec/virtiofsd", NULL
+};
+
+static const char *const sftpservers[] = {              /* OpenSSH's, for `sftpDriver: openssh-sftp-server` */
+	"sftp-server", "/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server",
+	"/usr/lib/ssh/sftp-server", "/usr/lib/sftp-server", NULL
+};
 
 static const char vncdefault[] = "127.0.0.1:0,to=9";   /* video.vnc.display: the first free one of ten */
 

@@ -116,7 +116,7 @@ sys(long n, long a, long b, long c, long d, long e, long f)
 /* asm-generic/{fcntl,errno}.h, linux/{eventpoll,perf_event,time}.h: the same on
  * the three architectures */
 enum {
-	ATFDCWD = -100, ORDONLY = 0, OWRONLY = 1, ORDWR = 2, ONONBLOCK = 04000, OCLOEXEC = 02000000,
+	ATFDCWD = -100, NOFOLLOW = 0x100, ORDONLY = 0, OWRONLY = 1, ORDWR = 2, ONONBLOCK = 04000, OCLOEXEC = 02000000,
 	EAGAIN = 11, EINTR = 4,
 	EPOLLIN = 1, EPOLLOUT = 4, EPOLLHUP = 16, EPOLLADD = 1,
 	REALTIME = 0, MONOTONIC = 1,
@@ -675,7 +675,7 @@ touch(const char *s)
 	if (sec < 0 || nsec < 0 || nsec > 999999999 || *s != '/')
 		return;
 	t[0] = t[1] = (struct timespec){ (long)sec, (long)nsec };
-	(void)S4(SYSutimensat, ATFDCWD, s, t, 0);       /* a file that is gone again does not matter */
+	(void)S4(SYSutimensat, ATFDCWD, s, t, NOFOLLOW);        /* a file that is gone again does not matter */
 }
 
 static void

@@ -30,7 +30,7 @@
  *	  7. Host                          300
  *	  8. Text templates                900
  *	  9. Configuration                1480
- *	 10. Validation                    920
+ *	 10. Validation                    940
  *	 11. Expressions                  1400
  *	 12. Instances                     450
  *	 13. Images                       1140
@@ -41,13 +41,13 @@
  *	 18. Disks                         300
  *	 19. Networks                      250
  *	 20. SFTP server                  1100
- *	 21. QEMU                          400
+ *	 21. QEMU                          460
  *	 22. QMP                           150
  *	 23. The loop                      250
- *	 24. Mounts                        450
- *	 25. Guest agent                   250
+ *	 24. Mounts                        650
+ *	 25. Guest agent                   520
  *	 26. Port forwards                 950
- *	 27. Host agent                   1650
+ *	 27. Host agent                   1670
  *	 28. Following a start             400
  *	 29. Command line                  750
  *	 30. Editing and prompts           300
@@ -62,6 +62,7 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -3207,8 +3208,8 @@ static const struct key confkeys[] = {
 	{ .path = "additionalDisks",        .type = KLIST, .off = C(disks), ITEMS(diskkeys, struct datadisk), .brief = true },
 	{ .path = "mounts",                 .type = KLIST, .off = C(mounts), .items = mountkeys, .size = sizeof(struct mount), .merge = MKEYED, .brief = true },
 	{ .path = "mountTypesUnsupported",  .type = KSTRS, .off = C(unsupported), .merge = MCAT, .brief = true },
-	{ .path = "mountType",              .type = KSTR,  .off = C(mounttype), .later = true },
-	{ .path = "mountInotify",           .type = KBOOL, .off = C(inotify), .def = "false", .later = true },
+	{ .path = "mountType",              .type = KSTR,  .off = C(mounttype) },
+	{ .path = "mountInotify",           .type = KBOOL, .off = C(inotify), .def = "false" },
 	{ .path = "ssh.localPort",          .type = KINT,  .off = C(sshport), .def = "0" },
 	{ .path = "ssh.loadDotSSHPubKeys",  .type = KBOOL, .off = C(loadpubkeys), .def = "false" },
 	{ .path = "ssh.forwardAgent",       .type = KBOOL, .off = C(forwardagent), .def = "false" },
@@ -4474,6 +4475,26 @@ eachdisk(struct conf *c, const void *item, const char *at)
 	return true;
 }
 
+/* How the mounts of a configuration are carried: `mountType`. */
+enum mountkind { MTSSHFS, MT9P, MTVIRTIOFS };
+static const char *const mountkinds[] = { "reverse-sshfs", "9p", "virtiofs" };
+static enum mountkind
+mountkind(const struct conf *c)
+{
+	enum mountkind k = MTVIRTIOFS;
+
+	while (k && !(c->mounttype && strcmp(c->mounttype, mountkinds[k]) == 0))
+		k--;
+	return k;
+}
+
+/* Is it served by OpenSSH's sftp-server, which somebody asked for? */
+static bool
+byopenssh(const struct mount *m)
+{
+	return strcmp(m->sftpdriver, "openssh-sftp-server") == 0;
+}
+
 static bool
 eachmount(struct conf *c, const void *item, const char *at)
 {
@@ -4505,6 +4526,8 @@ eachmount(struct conf *c, const void *item, const char *at)
 		conferr(c, "field `%s.mountPoint` must not start with `~`", at);
 	else if (*m->mountpoint != '/')
 		conferr(c, "field %s must be absolute, got %s", at, bq(m->mountpoint));
+	if (*m->sftpdriver && strcmp(m->sftpdriver, "builtin") != 0 && !byopenssh(m))
+		conferr(c, "field `%s.sshfs.sftpDriver` must be `builtin` or `openssh-sftp-server`, got %s", at, bq(m->sftpdriver));
 	if (parsesize(m->p9msizetext, &size, why) < 0)
 		conferr(c, "field `msize` has an invalid value: %s", why);
 	return true;
@@ -6659,6 +6682,10 @@ instshares(struct ydoc *d, const struct conf *c)
 		putstr(d, e, "location", m[i].location);
 		putstr(d, e, "mountPoint", m[i].mountpoint);
 		(void)yput(d, e, "writable", ynewbool(d, m[i].writable > 0));
+		if (mountkind(c) == MT9P || (mountkind(c) == MTSSHFS && byopenssh(&m[i])))
+			putstr(d, e, "notConfined", mountkind(c) == MT9P ?
+			    "9p: QEMU, which can reach all that you can, keeps the guest to this directory" :
+			    "openssh-sftp-server: the guest can reach all that you can");
 		yappend(d, s, e);
 	}
 	(void)yput(d, o, "mounts", s);
@@ -9726,18 +9753,36 @@ sshfsoptions(const struct mount *m)
 	return bufkeep(&b);
 }
 
-/* What boot.sh is to mount: those whose servers are at virtio-serial ports. */
+/* What the guest mounts: the name of a device of 9p or virtiofs, or a path at its
+ * SFTP server. */
+static const char *
+mounttag(const struct mount *m, enum mountkind k)
+{
+	if (k == MTSSHFS)
+		return byopenssh(m) ? m->location : "/";
+	return keep("lima-%s", hashhex(keep("%s:%s", m->location, m->mountpoint), 8));
+}
+
+/* What boot.sh is to mount: those that have a device of QEMU's. */
 static void
 guestmounts(const struct conf *c, struct buf *env)
 {
 	const struct mount *m = c->mounts.v;
-	size_t i;
+	enum mountkind k = mountkind(c);
+	const char *opts;
+	size_t i, n = c->agent || k != MTSSHFS ? c->mounts.n : 0;
 
-	bufprintf(env, "LIMA_CIDATA_MOUNTTYPE=reverse-sshfs\nLIMA_CIDATA_MOUNTS=%zu\n", c->agent ? c->mounts.n : 0);
-	for (i = 0; c->agent && i < c->mounts.n; i++, m++) {
+	bufprintf(env, "LIMA_CIDATA_MOUNTTYPE=%s\nLIMA_CIDATA_MOUNTS=%zu\n", mountkinds[k], n);
+	for (i = 0; i < n; i++, m++) {
+		if (k == MTSSHFS)
+			opts = sshfsoptions(m);
+		else if (k == MTVIRTIOFS)
+			opts = m->writable ? "rw" : "ro";
+		else
+			opts = keep("%s,trans=virtio,version=%s,msize=%lld,cache=%s", m->writable ? "rw" : "ro", m->p9version, m->p9msize, m->p9cache);
 		/* an empty mount point keeps the place, for the numbers are the ports' */
-		bufprintf(env, "LIMA_CIDATA_MOUNTS_%zu_MOUNTPOINT=%s\nLIMA_CIDATA_MOUNTS_%zu_OPTIONS=%s\n",
-		    i, m->lost ? "" : m->mountpoint, i, sshfsoptions(m));
+		bufprintf(env, "LIMA_CIDATA_MOUNTS_%zu_MOUNTPOINT=%s\nLIMA_CIDATA_MOUNTS_%zu_OPTIONS=%s\nLIMA_CIDATA_MOUNTS_%zu_TAG=%s\n",
+		    i, m->lost ? "" : m->mountpoint, i, opts, i, mounttag(m, k));
 		if (host.home && strcmp(m->location, host.home) == 0)
 			bufprintf(env, "LIMA_CIDATA_HOSTHOME_MOUNTPOINT=%s\n", m->mountpoint);
 	}
@@ -10792,11 +10837,16 @@ fxchmod(int fd, const struct stat *st, mode_t mode)
 static int
 fxsetattr(const struct fx *s, int fd, const struct fxattr *a)
 {
-	const struct timespec t[2] = { { .tv_sec = (time_t)a->atime }, { .tv_sec = (time_t)a->mtime } };
+	struct timespec t[2] = { { .tv_sec = (time_t)a->atime }, { .tv_sec = (time_t)a->mtime } };
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
 		return -1;
+	/* SFTP knows whole seconds: what is in this second is right already */
+	if (t[0].tv_sec == st.st_atim.tv_sec)
+		t[0].tv_nsec = UTIME_OMIT;
+	if (t[1].tv_sec == st.st_mtim.tv_sec)
+		t[1].tv_nsec = UTIME_OMIT;
 	if (a->has & FXSIZE && ftruncate(fd, (off_t)a->size) < 0)
 		return -1;
 	if (a->has & FXMODE && fxchmod(fd, &st, a->mode) < 0)
@@ -11627,6 +11677,17 @@ qemuversion(const struct arch *ar, const char **text)
 	return v < 0 ? 0 : v;
 }
 
+/* Where a program is that may not be in PATH, or NULL. */
+static const char *
+findhidden(const char *const *places)
+{
+	const char *r = NULL;
+
+	while (!r && *places)
+		r = findprog(*places++);
+	return r;
+}
+
 /* Before a start: does this QEMU have what the configuration asks for? */
 static void
 checkqemu(const struct conf *c)
@@ -11636,7 +11697,7 @@ checkqemu(const struct conf *c)
 	const struct pair *old = c->oldcputype.v, *new;
 	long long want = 0;
 	bool tail, found = false;
-	size_t n;
+	size_t n, i;
 
 	if (c->minqemu && (want = version3(c->minqemu, &tail)) < 0)
 		die("field `vmOpts.qemu.minimumVersion` must be a semvar value, got %s: %s is not in dotted-tri format",
@@ -11659,6 +11720,17 @@ checkqemu(const struct conf *c)
 		if (*help && !found && strcmp(cpu, "host") != 0)
 			die("cpu %s is not supported by %s", bq(cpu), ar->qemu);
 	}
+	if (c->mounttype && strcmp(c->mounttype, mountkinds[mountkind(c)]) != 0)
+		die("field `mountType` must be one of [reverse-sshfs 9p virtiofs] for QEMU driver on Linux, got %s", bq(c->mounttype));
+	if (c->mounts.n && mountkind(c) == MTVIRTIOFS && !findhidden(virtiofsds))
+		die("virtiofsd: not found in PATH, %s; install virtiofsd (in Debian 12 a part of qemu-system-common), or use another `mountType`",
+		    virtiofsds[1]);
+	for (i = 0; mountkind(c) == MTSSHFS && i < c->mounts.n; i++)
+		if (byopenssh(&((const struct mount *)c->mounts.v)[i]) && !findhidden(sftpservers))
+			die("sftp-server: not found; install openssh-sftp-server, or leave `sftpDriver` out");
+	if (c->mounts.n && mountkind(c) == MT9P && c->uid != geteuid())
+		warn("`mountType: 9p` shows owners as they are, and the guest's user has uid %lld, yours is %ld: "
+		    "what is yours it cannot change (reverse-sshfs and virtiofs translate)", c->uid, (long)geteuid());
 	if (c->legacybios && strcmp(ar->name, "x86_64") != 0 && strcmp(ar->name, "armv7l") != 0)
 		warn("field `firmware.legacyBIOS` is not supported on architecture %s: ignored", bq(ar->name));
 	if (c->tpm && !ar->tpm)
@@ -11793,7 +11865,7 @@ qemuserial(struct args *a, const struct conf *c)
 static void
 qemuports(struct args *a, const struct conf *c, const struct arch *ar)
 {
-	size_t i, n = c->agent ? 1 + c->mounts.n : 0;
+	size_t i, n = !c->agent ? 0 : mountkind(c) == MTSSHFS ? 1 + c->mounts.n : 1;
 	const char *id;
 
 	for (i = 0; i < n; i++) {
@@ -11802,6 +11874,33 @@ qemuports(struct args *a, const struct conf *c, const struct arch *ar)
 		id = i ? keep("mnt.%zu", i - 1) : "ga";
 		argopt(a, "-chardev", "socket,id=char-%s,path=%s,server=on,wait=off", id, qemupath(keep("%s/%s.sock", c->dir, id)));
 		argopt(a, "-device", "virtserialport,bus=ports%zu.0,id=%s,chardev=char-%s,name=lima.%s", i / PORTSMAX, i ? id : "agent", id, i ? id : "agent");
+	}
+}
+
+/* A device for each mount of 9p or virtiofs.  The latter's server maps the memory
+ * of the guest, which so has to be a file that can be shared. */
+static void
+qemumounts(struct args *a, const struct conf *c, const struct arch *ar)
+{
+	const struct mount *m = c->mounts.v;
+	enum mountkind k = mountkind(c);
+	size_t i;
+
+	if (k == MTVIRTIOFS && c->mounts.n) {
+		argopt(a, "-object", "memory-backend-memfd,id=virtiofs-shm,size=%lldM,share=on", c->memory >> 20 ? c->memory >> 20 : 1);
+		argopt(a, "-machine", "memory-backend=virtiofs-shm");
+	}
+	for (i = 0; k != MTSSHFS && i < c->mounts.n; i++, m++) {
+		if (m->lost)
+			continue;
+		if (k == MT9P) {
+			argopt(a, "-fsdev", "local,id=mnt%zu,path=%s,security_model=%s,multidevs=remap%s", i, qemupath(m->location), qemupath(m->p9model),
+			    m->writable ? "" : ",readonly=on");
+			argopt(a, "-device", "virtio-9p-%s,fsdev=mnt%zu,mount_tag=%s", ar->bus, i, mounttag(m, k));
+		} else {
+			argopt(a, "-chardev", "socket,id=char-virtiofs-%zu,path=%s", i, qemupath(keep("%s/virtiofsd-%zu.sock", c->dir, i)));
+			argopt(a, "-device", "vhost-user-fs-%s,queue-size=%lld,chardev=char-virtiofs-%zu,tag=%s", ar->bus, m->queuesize, i, mounttag(m, k));
+		}
 	}
 }
 
@@ -11882,6 +11981,7 @@ qemuargs(struct args *a, const struct conf *c, long long port, bool sandbox)
 	argopt(a, "-device", "virtio-rng-%s", ar->bus);
 	argopt(a, "-device", "virtio-balloon-%s,free-page-reporting=on", ar->bus);
 	qemuports(a, c, ar);
+	qemumounts(a, c, ar);
 	qemuserial(a, c);
 	argopt(a, "-chardev", "socket,id=char-qmp,path=%s,server=on,wait=off", qemupath(keep("%s/qmp.sock", dir)));
 	argwords(a, "-mon chardev=char-qmp,mode=control -chardev socket,id=char-ha,fd=3,server=on,wait=off -mon chardev=char-ha,mode=control");
@@ -12269,7 +12369,10 @@ looprun(bool (*over)(void))
  *
  * Where the guest has no agent it has no virtio-serial either, and no boot.sh
  * that mounts: then a server is joined, by a socketpair, to an ssh that runs
- * sshfs in the guest. */
+ * sshfs in the guest.
+ *
+ * A mount of 9p is QEMU's own work.  One of virtiofs has a virtiofsd, which QEMU
+ * connects to as it starts, and never again: what dies stays dead. */
 
 struct mnt {
 	const struct mount *m;
@@ -12290,8 +12393,11 @@ struct mnt {
 static struct {
 	struct mnt *v;
 	size_t n;
-	bool up;                        /* without ports: ssh works */
-	void (*changed)(bool came);     /* without ports: one came or went */
+	enum mountkind kind;
+	bool byssh;                     /* sshfs without ports */
+	bool up;                        /* by ssh: it works */
+	bool over;                      /* QEMU is gone */
+	void (*changed)(bool came);     /* one came or went, if ports do not tell */
 } mnts;
 
 static void mountended(struct proc *p, int st);
@@ -12412,7 +12518,7 @@ mountdir(const struct mount *m)
 #define SAIDMAX 1024
 #define MOUNTED "lima-mounted"
 
-/* For the guest's sh -c, with mount point and options of sshfs.  In one line, for
+/* For the guest's sh -c, with mount point and options of sshfs, and the path.  In one line, for
  * the login shell may be csh.  A mount of before goes: its server is gone.  What
  * the user may make is made as the user. */
 static const char mountscript[] =
@@ -12424,7 +12530,8 @@ static const char mountscript[] =
     "[ -d \"$mp\" ] || mkdir -p \"$mp\" 2>/dev/null || sudo -n mkdir -p \"$mp\" || exit; "
     "[ -c /dev/fuse ] || sudo -n modprobe -q fuse; "
     "{ until mounted && [ -d \"$mp\" ]; do [ -d /proc/$$ ] || exit; sleep 0.1; done; echo " MOUNTED " >&2; } </dev/null >/dev/null & "
-    "exec sudo -n sshfs :/ \"$mp\" -f -o \"$2\"";
+    "case $(sshfs -h 2>&1) in *no_contain_symlinks*) set -- \"$1\" \"$2,no_contain_symlinks\" \"$3\";; esac; "  /* as in boot.sh */
+    "exec sudo -n sshfs \":$3\" \"$mp\" -f -o \"$2\"";
 
 static void mountleft(struct proc *p, int st);
 static void mountsaid(struct watch *w, short revents);
@@ -12569,7 +12676,7 @@ mountssh(bool up, bool gone)
 		mnts.v[i].dropped = true;
 		prockill(&mnts.v[i].ssh, SIGKILL);
 	}
-	if (up && mnts.changed)
+	if (up && mnts.byssh)
 		mountlinks();
 }
 
@@ -12580,7 +12687,7 @@ mountpending(void)
 {
 	const struct mnt *t = mnts.v, *end = t + mnts.n;
 
-	for (; mnts.changed && t < end; t++)
+	for (; mnts.byssh && t < end; t++)
 		if (!t->open && !t->pause && (procruns(&t->ssh) || procruns(&t->proc) || t->again.on))
 			return true;
 	return false;
@@ -12602,49 +12709,243 @@ mountsshargs(struct mnt *t, const struct conf *c)
 	bufquote(&b, t->m->mountpoint);
 	bufputc(&b, ' ');
 	bufquote(&b, sshfsoptions(t->m));
+	bufputc(&b, ' ');
+	bufquote(&b, mounttag(t->m, MTSSHFS));
 	arg(&t->sshargs, "%s", b.s);
 	buffree(&b);
 }
 
+/* ---- virtiofs ---- */
+
+/* QEMU lives, and a virtiofsd does not. */
+static void
+mountdead(struct timer *tm)
+{
+	struct mnt *t = tm->arg;
+
+	if (mnts.over)
+		return;
+	error("virtiofsd of the mount %s has ended%s%s: the guest cannot get at it any more, and what uses it there hangs "
+	    "(hint: `limactl restart` brings it back)", t->m->location, t->status ? ", " : "", t->status ? ended(t->status) : "");
+	mnts.changed(false);
+}
+
+static void
+mountfsended(struct proc *p, int st)
+{
+	struct mnt *t = p->arg;
+
+	t->open = false;
+	t->status = st;
+	timerset(&t->again, 1000);      /* or QEMU's end was first, and we only hear of it later */
+}
+
+/* Start the virtiofsds, before QEMU.  Their sockets listen already, so QEMU need
+ * not wait.  False while those of a QEMU that failed are still there. */
+static bool
+mountfs(void)
+{
+	struct mnt *t = mnts.v, *end = t + mnts.n;
+	struct job j = { .session = true, .fd = { NOFD, 2, 2 } };
+	bool run = false;
+
+	if (mnts.kind != MTVIRTIOFS)
+		return true;
+	for (; t < end; t++) {
+		run |= procruns(&t->proc);
+		prockill(&t->proc, SIGKILL);
+	}
+	for (t = mnts.v; !run && t < end; t++) {
+		if (t->m->lost)
+			continue;
+		j.argv = t->server.v;
+		j.pass = listenunix(t->sock);
+		if (procstart(&t->proc, &j, mountfsended) < 0)
+			error("serve the mount %s:", t->m->location);
+		else
+			t->open = true;
+		close(j.pass);
+	}
+	return !run;
+}
+
+/* Can a process have a /proc of its own, as virtiofsd wants?  Not in a container
+ * that hides parts of it. */
+static bool
+ownproc(void)
+{
+	pid_t pid = fork();
+	int st = 1;
+
+	if (pid == 0) {
+		if (unshare(CLONE_NEWPID|CLONE_NEWNS) < 0 || (pid = fork()) < 0)
+			_exit(1);
+		if (pid == 0)
+			_exit(mount("proc", "/proc", "proc", MS_NOSUID|MS_NODEV|MS_NOEXEC, NULL) < 0);
+		_exit(waitpid(pid, &st, 0) < 0 || st);
+	}
+	return pid > 0 && waitpid(pid, &st, 0) == pid && st == 0;
+}
+
+/* Keep all capabilities, which are those of our own user namespace, over exec. */
+static void
+keepcaps(void)
+{
+	struct { uint32_t version; int pid; } head = { 0x20080522 /* _LINUX_CAPABILITY_VERSION_3 */, 0 };
+	struct { uint32_t effective, permitted, inheritable; } caps[2] = { { 0, 0, 0 } };
+	int i;
+
+	if (syscall(SYS_capget, &head, caps) < 0)
+		return;
+	for (i = 0; i < 2; i++)
+		caps[i].inheritable = caps[i].permitted;
+	(void)syscall(SYS_capset, &head, caps);
+	for (i = 0; i < 64; i++)
+		(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, i, 0, 0);
+}
+
+/* One id of ours is one of the guest's in our user namespace. */
+static int
+mapid(const char *file, long inside, long outside)
+{
+	char text[64];
+	int fd = open(file, O_WRONLY|O_CLOEXEC), n = snprintf(text, sizeof text, "%ld %ld 1\n", inside, outside);
+	int r = fd < 0 ? -1 : writeall(fd, text, (size_t)n);
+
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+/* Become virtiofsd of dir, with its socket as descriptor 3.  In a user namespace
+ * the host's user has the guest's uid, so that what belongs to the one belongs to
+ * the other, and virtiofsd may shut itself in without root.  It knows no
+ * read-only shares, or not in each version: the kernel does. */
+static _Noreturn void
+servefs(const char *dir, uid_t guest, bool readonly)
+{
+	struct { uint64_t set, clr, propagation, userns; } attr = { .set = 1 /* MOUNT_ATTR_RDONLY */ };
+	const char *prog = findhidden(virtiofsds), *p;
+	long uid = geteuid(), gid = getegid(), inside;
+	struct args a = { 0 }, help = { 0 };
+	struct buf b = { 0 };
+	bool rust, own;
+	int fd;
+
+	if (!prog)
+		die("virtiofsd: not found");
+	arg(&help, "%s", prog);
+	arg(&help, "--help");
+	(void)runto(help.v, NULL, &b, NOFD);
+	rust = b.s && strstr(b.s, "--shared-dir");
+	inside = rust ? 0 : (long)guest;        /* it wants to be root, and translates by itself in newer versions */
+	if ((own = unshare(CLONE_NEWUSER|CLONE_NEWNS|CLONE_NEWIPC) == 0)) {
+		if ((fd = open("/proc/self/setgroups", O_WRONLY|O_CLOEXEC)) >= 0) {
+			(void)writeall(fd, "deny", 4);
+			close(fd);
+		}
+		if (mapid("/proc/self/uid_map", inside, uid) < 0 || mapid("/proc/self/gid_map", inside, gid) < 0)
+			die("map user %ld to the guest's:", uid);
+		keepcaps();
+	} else if (uid)
+		die("virtiofsd needs root or a user namespace, which this host refuses; `mountType: reverse-sshfs` needs neither:");
+	else
+		own = unshare(CLONE_NEWNS|CLONE_NEWIPC) == 0;
+	if (own && (mount(NULL, "/", NULL, MS_REC|MS_PRIVATE, NULL) < 0 || mount(dir, dir, NULL, MS_BIND|MS_REC, NULL) < 0))
+		die("bind %s:", dir);
+	if (readonly && (!own || syscall(442 /* mount_setattr */, AT_FDCWD, dir, 0x8000 /* AT_RECURSIVE */, &attr, sizeof attr) < 0))
+		die("%s cannot be shared read-only here (Linux 5.12 or later, and the right to mount); reverse-sshfs can:", dir);
+	arg(&a, "%s", prog);
+	arg(&a, "--fd=3");
+	if (rust) {
+		arg(&a, "--shared-dir=%s", dir);
+		arg(&a, "--sandbox=%s", ownproc() ? "namespace" : "chroot");
+		if (strstr(b.s, "--translate-uid")) {
+			arg(&a, "--translate-uid=map:%ld:0:1", (long)guest);
+			arg(&a, "--translate-gid=map:%ld:0:1", (long)guest);
+		}
+	} else {
+		b.len = 0;
+		for (p = dir; *p; p++) {
+			if (*p == ',' || *p == '\\')
+				bufputc(&b, '\\');
+			bufputc(&b, *p);
+		}
+		arg(&a, "-f");
+		argopt(&a, "-o", "log_level=err,sandbox=%s", ownproc() ? "namespace" : "chroot");
+		argopt(&a, "-o", "source=%s", b.s);
+		arg(&a, "--rlimit-nofile=0");
+	}
+	execv(prog, a.v);
+	die("run %s:", prog);
+}
+
 /* Prepare the servers of a configuration, or adopt those that run; one that is
  * joined to an ssh, of which we know nothing, is ended.  A directory that
- * cannot be made is left out of the guest.  changed: told of mounts that come
- * and go by ssh. */
+ * cannot be made is left out of the guest.  adopted: QEMU runs.  changed: told of
+ * mounts that come and go and are no ports. */
 static void
-mountinit(const struct conf *c, void (*changed)(bool came))
+mountinit(const struct conf *c, bool adopted, void (*changed)(bool came))
 {
 	struct mount *m = c->mounts.v;
 	const char *pidfile;
 	struct mnt *t;
 	pid_t pid;
 
-	mnts.changed = c->agent ? NULL : changed;
+	mnts.kind = mountkind(c);
+	mnts.byssh = !c->agent && mnts.kind == MTSSHFS;
+	mnts.changed = changed;
 	mnts.v = yalloc(&perm, c->mounts.n * sizeof *mnts.v);
 	for (; mnts.n < c->mounts.n; mnts.n++, m++) {
 		t = &mnts.v[mnts.n];
 		pidfile = keep("%s/mnt.%zu.pid", c->dir, mnts.n);
-		*t = (struct mnt){ .m = m, .sock = keep("%s/mnt.%zu.sock", c->dir, mnts.n), .again = { .due = c->agent ? mountserve : mountlink, .arg = t },
-		    .proc = { .arg = t, .ended = c->agent ? mountended : mountleft }, .ssh.arg = t, .words = { .fd = -1, .arg = t } };
+		*t = (struct mnt){ .m = m, .sock = keep("%s/%s%zu.sock", c->dir, mnts.kind == MTVIRTIOFS ? "virtiofsd-" : "mnt.", mnts.n),
+		    .again = { .due = mnts.kind == MTVIRTIOFS ? mountdead : mnts.byssh ? mountlink : mountserve, .arg = t },
+		    .proc = { .arg = t, .ended = mnts.kind == MTVIRTIOFS ? mountfsended : mnts.byssh ? mountleft : mountended },
+		    .ssh.arg = t, .words = { .fd = -1, .arg = t }, .open = mnts.kind == MT9P };
 		if ((m->lost = mountdir(m) < 0))
 			warn("cannot create %s, so the guest does not get it:", bq(m->location));
+		if (mnts.kind == MT9P)
+			continue;
 		arg(&t->server, "%s", selfpath());
-		argwords(&t->server, "--log-format=json sftp --pidfile");
+		argwords(&t->server, mnts.kind == MTVIRTIOFS ? "--log-format=json virtiofsd --pidfile" : "--log-format=json sftp --pidfile");
 		arg(&t->server, "%s", pidfile);
 		arg(&t->server, "--guest-uid=%lld", c->uid);
 		if (!m->writable)
 			arg(&t->server, "--read-only");
-		if (m->followsymlinks)
+		if (m->followsymlinks && mnts.kind == MTSSHFS)
 			arg(&t->server, "--follow-symlinks");
+		if (byopenssh(m) && mnts.kind == MTSSHFS) {
+			arg(&t->server, "--openssh");
+			warn("%s is served by openssh-sftp-server: through it the guest can %s all that you can, and owners are those of the host",
+			    bq(m->location), m->writable ? "change" : "read");
+		}
 		arg(&t->server, "--");
 		arg(&t->server, "%s", m->location);
 		if ((pid = lockholder(pidfile)) > 0)
-			(void)procwatch(&t->proc, pid, false);
-		if (c->agent)
+			t->open = procwatch(&t->proc, pid, false) == 0 && mnts.kind == MTVIRTIOFS;
+		else if (adopted && mnts.kind == MTVIRTIOFS && !m->lost)
+			timerset(&t->again, 0);
+		if (!mnts.byssh)
 			continue;
 		t->dropped = true;
 		prockill(&t->proc, SIGKILL);
 		mountsshargs(t, c);
 	}
+}
+
+/* Is a mount that went gone for good? */
+static bool
+mountfinal(void)
+{
+	return mnts.kind == MTVIRTIOFS;
+}
+
+/* QEMU is gone: servers end as they should. */
+static void
+mountover(void)
+{
+	mnts.over = true;
 }
 
 /* Remove what the servers of a run leave. */
@@ -12655,7 +12956,7 @@ mountclean(void)
 
 	for (i = 0; i < mnts.n; i++) {
 		(void)unlink(mnts.v[i].sock);
-		(void)unlink(keep("%.*spid", (int)strlen(mnts.v[i].sock) - 4, mnts.v[i].sock));
+		(void)unlink(keep("%.*s/mnt.%zu.pid", (int)(strrchr(mnts.v[i].sock, '/') - mnts.v[i].sock), mnts.v[i].sock, i));
 		argsfree(&mnts.v[i].server);
 		argsfree(&mnts.v[i].sshargs);
 	}
@@ -12697,6 +12998,8 @@ static struct {
 	bool skip;                      /* the rest of a line that was too long */
 	bool up;                        /* it has answered */
 	struct watch clock;
+	long long asked;                /* when the time was sent, */
+	int tries;                      /* and how often in a row */
 	void (*said)(const struct said *);
 } ga = { .w.fd = -1, .clock.fd = -1 };
 
@@ -12760,29 +13063,37 @@ parsesaid(const char *s, struct said *o)
 	return parseaddr(addr, &o->port);
 }
 
-/* Tell it a line.  What it does not take is lost: it gets all anew with hello. */
-static void PRINTF(1, 2)
+/* Tell it a line.  What it does not take, then false, is lost: it gets all anew
+ * with hello. */
+static bool PRINTF(1, 2)
 gatell(const char *fmt, ...)
 {
-	char line[128];
+	char line[PATH_MAX + 128];
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof line, fmt, ap);
 	va_end(ap);
-	if (ga.w.fd >= 0)
-		(void)send(ga.w.fd, line, strlen(line), MSG_NOSIGNAL|MSG_DONTWAIT);
+	return ga.w.fd >= 0 && send(ga.w.fd, line, strlen(line), MSG_NOSIGNAL|MSG_DONTWAIT) > 0;
+}
+
+static void
+gatimesend(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	ga.asked = now();
+	if (ga.up)
+		gatell("time %lld %ld\n", (long long)t.tv_sec, t.tv_nsec);
 }
 
 /* The host's time.  The guest sets its clock when that is wrong. */
 static void
 gatime(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	if (ga.up)
-		gatell("time %lld %ld\n", (long long)t.tv_sec, t.tv_nsec);
+	ga.tries = 0;
+	gatimesend();
 }
 
 /* The guest opened or closed its end. */
@@ -12831,6 +13142,10 @@ gaready(struct watch *w, short revents)
 		ga.line[ga.n] = '\0';
 		if (!ga.skip && strlen(ga.line) == ga.n && parsesaid(ga.line, &o) == 0) {
 			ga.up |= o.what == SAIDHELLO;
+			/* what was long on the way is wrong by that: a guest just
+			 * loaded from a snapshot, or a busy host */
+			if (o.what == SAIDTIME && now() - ga.asked > clockslack && ga.tries++ < clocktries)
+				gatimesend();
 			if (ga.up)
 				ga.said(&o);
 		}
@@ -12867,6 +13182,292 @@ gaconnect(const char *path, void (*said)(const struct said *))
 		watchadd(&ga.clock, fd, POLLIN, clockset);
 		clockset(&ga.clock, 0);
 	}
+}
+
+/* ---- changes of files ---- */
+
+/* mountInotify: a change on the host wakes who watches the file in the guest.  The
+ * directories of writable mounts are watched, each by itself, for inotify(7)
+ * knows no trees; the agent sets the times of what has changed to what they are.
+ * That comes back as a change of ours when the mount passes it on: what looks as
+ * it did when it was last sent is not sent again. */
+
+#define INOTES 4096                     /* files remembered, a power of 2 */
+static const uint32_t inomask = IN_CREATE|IN_MODIFY|IN_CLOSE_WRITE|IN_ATTRIB|IN_MOVED_TO|IN_ONLYDIR|IN_DONT_FOLLOW|IN_EXCL_UNLINK;
+static struct {
+	const struct conf *c;
+	struct watch w;
+	struct inodir { int wd; char *path; } *dirs;    /* that are watched, by wd */
+	size_t n;
+	struct inotodo { char *path; bool fresh; } *todo; /* to be; fresh: what is in it is news */
+	size_t ntodo;
+	struct inote { char *path; uint64_t look; bool due; } *notes;
+	size_t nnotes;
+	struct timer scan, flush;
+	bool full, slow, odd;           /* said so */
+} ino;
+
+/* Remember that a file has changed.  Takes path. */
+static void
+inonote(char *path)
+{
+	uint64_t h = 14695981039346656037u;     /* FNV-1a */
+	const char *p;
+	size_t i;
+
+	for (p = path; *p; p++)
+		h = (h ^ (unsigned char)*p) * 1099511628211u;
+	if (ino.nnotes > INOTES * 3 / 4) {
+		for (i = 0; i < INOTES; i++) {
+			if (ino.notes[i].due && !ino.slow) {
+				ino.slow = true;
+				warn("mountInotify: files change faster than the guest hears of it; it misses some");
+			}
+			free(ino.notes[i].path);
+			ino.notes[i] = (struct inote){ 0 };
+		}
+		ino.nnotes = 0;
+	}
+	for (i = h & (INOTES - 1); ino.notes[i].path && strcmp(ino.notes[i].path, path) != 0; i = (i + 1) & (INOTES - 1))
+		;
+	if (ino.notes[i].path) {
+		free(path);
+	} else {
+		ino.notes[i].path = path;
+		ino.nnotes++;
+	}
+	ino.notes[i].due = true;
+	if (!ino.flush.on)
+		timerset(&ino.flush, inotifypause);
+}
+
+/* Tell the agent of a file, in each mount that has it; false: later again. */
+static bool
+inotell(const char *path, const struct stat *st)
+{
+	const struct mount *m = ino.c->mounts.v;
+	size_t i, n;
+
+	if (strpbrk(path, "\n\r")) {
+		if (!ino.odd)
+			warn("mountInotify: the guest does not hear of changes of files with line breaks in their names, such as %s", bq(path));
+		ino.odd = true;
+		return true;
+	}
+	for (i = 0; i < ino.c->mounts.n; i++, m++) {
+		n = strcmp(m->location, "/") == 0 ? 0 : strlen(m->location);
+		if (m->writable && !m->lost && strncmp(path, m->location, n) == 0 && (path[n] == '/' || !path[n]) &&
+		    strlen(m->mountpoint) + strlen(path + n) < PATH_MAX &&
+		    !gatell("inotify %lld %ld %s%s\n", (long long)st->st_mtim.tv_sec, st->st_mtim.tv_nsec, m->mountpoint, path + n))
+			return false;
+	}
+	return true;
+}
+
+static void
+inoflush(struct timer *t)
+{
+	struct inote *p = ino.notes, *end = p + INOTES;
+	struct stat st;
+	uint64_t look;
+
+	for (; p < end; p++) {
+		if (!p->due)
+			continue;
+		p->due = false;
+		/* a link's target may lie anywhere in the guest */
+		if (!ga.up || lstat(p->path, &st) < 0 || S_ISLNK(st.st_mode))
+			continue;
+		look = ((uint64_t)st.st_mtim.tv_sec * 1000000007u + (uint64_t)st.st_mtim.tv_nsec) * 31 + (uint64_t)st.st_ino;
+		look = (look * 31 + st.st_mode) * 31 + (uint64_t)st.st_size;
+		if (look == p->look)
+			continue;
+		if (!inotell(p->path, &st)) {
+			p->due = true;
+			timerset(t, inotifypause);
+			return;
+		}
+		p->look = look;
+	}
+}
+
+/* Watch a directory later.  Takes path. */
+static void
+inolater(char *path, bool fresh)
+{
+	if (ino.n + ino.ntodo >= (size_t)inotifymax) {
+		if (!ino.full)
+			warn("mountInotify: more than %d directories: the guest does not hear of changes in %s and others", inotifymax, bq(path));
+		ino.full = true;
+		free(path);
+		return;
+	}
+	ino.todo = xrealloc(ino.todo, ino.ntodo + 1, sizeof *ino.todo);
+	ino.todo[ino.ntodo++] = (struct inotodo){ path, fresh };
+	if (!ino.scan.on)
+		timerset(&ino.scan, 1);
+}
+
+/* The index of a watch, or where it belongs. */
+static size_t
+inofind(int wd)
+{
+	size_t lo = 0, hi = ino.n, mid;
+
+	while (lo < hi) {
+		mid = (lo + hi) / 2;
+		if (ino.dirs[mid].wd < wd)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static char *
+inopath(const char *dir, const char *name)
+{
+	size_t n = strlen(dir), len = n + strlen(name) + 2;
+	char *r = xrealloc(NULL, 1, len);
+
+	snprintf(r, len, "%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
+	return r;
+}
+
+/* Watch one directory, and see which are in it.  Takes what it is given. */
+static void
+inoscan(struct inotodo d)
+{
+	int wd = inotify_add_watch(ino.w.fd, d.path, inomask);
+	struct dirent *e;
+	struct stat st;
+	DIR *dp = NULL;
+	size_t i;
+
+	if (wd < 0 && errno == ENOSPC && !ino.full) {
+		ino.full = true;
+		warn("mountInotify: the guest does not hear of changes in %s and others (raise fs.inotify.max_user_watches)", bq(d.path));
+	}
+	if (wd < 0 || !(dp = opendir(d.path))) {
+		free(d.path);
+		return;
+	}
+	i = inofind(wd);
+	if (i == ino.n || ino.dirs[i].wd != wd) {
+		ino.dirs = xrealloc(ino.dirs, ino.n + 1, sizeof *ino.dirs);
+		memmove(ino.dirs + i + 1, ino.dirs + i, (ino.n++ - i) * sizeof *ino.dirs);
+	} else
+		free(ino.dirs[i].path);         /* it was moved */
+	ino.dirs[i] = (struct inodir){ wd, d.path };
+	while ((e = readdir(dp))) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		if (e->d_type == DT_DIR || (e->d_type == DT_UNKNOWN && fstatat(dirfd(dp), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode)))
+			inolater(inopath(d.path, e->d_name), d.fresh);
+		if (d.fresh)
+			inonote(inopath(d.path, e->d_name));
+	}
+	closedir(dp);
+}
+
+/* A few at a time, for the agent has other things to do. */
+static void
+inoscandue(struct timer *t)
+{
+	long long end = now() + 5;
+
+	while (ino.ntodo && now() < end)
+		inoscan(ino.todo[--ino.ntodo]);
+	if (ino.ntodo)
+		timerset(t, 1);
+}
+
+/* Watch the mounts that can be written to, at first or again. */
+static void
+inoroots(void)
+{
+	const struct mount *m = ino.c->mounts.v;
+	size_t i;
+
+	for (i = 0; i < ino.c->mounts.n; i++, m++)
+		if (m->writable && !m->lost)
+			inolater(inopath("", m->location + 1), false);
+}
+
+static void
+inoready(struct watch *w, short revents)
+{
+	_Alignas(struct inotify_event) char chunk[16384];
+	const struct inotify_event *e;
+	ssize_t n = read(w->fd, chunk, sizeof chunk), at;
+	size_t i;
+
+	(void)revents;
+	for (at = 0; at < n; at += (ssize_t)(sizeof *e + e->len)) {
+		e = (const struct inotify_event *)(const void *)(chunk + at);
+		if (e->mask & IN_Q_OVERFLOW) {
+			if (!ino.slow)
+				warn("mountInotify: files change faster than they can be looked at; the guest misses some");
+			ino.slow = true;
+			inoroots();             /* for directories that we missed */
+			continue;
+		}
+		i = inofind(e->wd);
+		if (i == ino.n || ino.dirs[i].wd != e->wd)
+			continue;
+		if (e->mask & IN_IGNORED) {
+			free(ino.dirs[i].path);
+			memmove(ino.dirs + i, ino.dirs + i + 1, (--ino.n - i) * sizeof *ino.dirs);
+		} else if (e->len) {
+			if (e->mask & IN_ISDIR && e->mask & (IN_CREATE|IN_MOVED_TO))
+				inolater(inopath(ino.dirs[i].path, e->name), true);
+			inonote(inopath(ino.dirs[i].path, e->name));
+		}
+	}
+}
+
+/* Begin, when the configuration asks for it. */
+static void
+inostart(const struct conf *c)
+{
+	const struct mount *m = c->mounts.v;
+	size_t i;
+	int fd;
+
+	if (!c->agent || !c->inotify)
+		return;
+	if ((fd = inotify_init1(IN_CLOEXEC|IN_NONBLOCK)) < 0) {
+		warn("mountInotify (raise fs.inotify.max_user_instances):");
+		return;
+	}
+	ino.c = c;
+	ino.notes = xrealloc(NULL, INOTES, sizeof *ino.notes);
+	memset(ino.notes, 0, INOTES * sizeof *ino.notes);
+	ino.scan.due = inoscandue;
+	ino.flush.due = inoflush;
+	for (i = 0; i < c->mounts.n; i++)
+		if (m[i].writable && !m[i].lost)
+			info("enable inotify for writable mount: %s", m[i].location);
+	watchadd(&ino.w, fd, POLLIN, inoready);
+	inoroots();
+}
+
+/* Free what it has. */
+static void
+inoend(void)
+{
+	size_t i;
+
+	for (i = 0; i < ino.n; i++)
+		free(ino.dirs[i].path);
+	for (i = 0; i < ino.ntodo; i++)
+		free(ino.todo[i].path);
+	for (i = 0; ino.notes && i < INOTES; i++)
+		free(ino.notes[i].path);
+	free(ino.dirs);
+	free(ino.todo);
+	free(ino.notes);
+	ino.notes = NULL;
 }
 
 /* ---- 26. Port forwards -------------------------------------------------- */
@@ -13853,6 +14454,7 @@ static struct {
 	bool offasked;
 	struct proc names;              /* tells the guest who else is on its networks */
 	struct timer namesdue;
+	struct timer relaunch;          /* of QEMU, that refused to start */
 	struct timer space;             /* while the VM is paused for want of space */
 	struct timer healthdue;         /* the guest agent and the mounts should be there */
 	struct buf lost;                /* which of them are not: JSON array members, for the status */
@@ -13860,6 +14462,8 @@ static struct {
 	long long retry;                /* pause before the next ssh master, ms */
 	long long port;
 	long long t0;                   /* QEMU's launch */
+	off_t logat;                    /* where in ha.stderr.log its words begin */
+	long long rebootat;             /* the last one */
 	int reboots, starts, words;
 	bool word;                      /* the console said that sshd listens */
 	bool done;                      /* boot.sh has finished */
@@ -13968,7 +14572,7 @@ static void kidended(struct proc *p, int st);
 static void
 sshjob(enum kid k, struct args *a)
 {
-	struct job j = { .argv = a->v, .fd = { NOFD, NOFD, -1 }, .session = true };
+	struct job j = { .argv = a->v, .fd = { NOFD, NOFD, ha.reboots > manyreboots ? NOFD : -1 }, .session = true };
 
 	if (procstart(&ha.kids[k], &j, kidended) < 0)
 		warn("run ssh (install openssh-client):");
@@ -14182,6 +14786,7 @@ startqemu(void)
 	int fd = listenunix(keep("%s/ha.qmp", ha.dir)), e;
 	/* its words go to ha.stderr.log, which outlives this process */
 	struct job j = { .fd = { NOFD, 2, 2 }, .pass = fd, .session = true, .env = env };
+	struct stat st;
 	size_t i, n = 4;
 	int r;
 
@@ -14196,6 +14801,7 @@ startqemu(void)
 	j.argv = a.v;
 	info("Starting QEMU (hint: to watch the boot progress, see %s)", bq(keep("%s/serial*.log", ha.dir)));
 	ha.t0 = now();
+	ha.logat = stat(keep("%s/ha.stderr.log", ha.dir), &st) == 0 ? st.st_size : 0;
 	r = procstart(&ha.kids[KQEMU], &j, kidended);
 	e = errno;
 	close(fd);
@@ -14505,8 +15111,18 @@ bootdone(void)
 static void
 rebooted(void)
 {
-	if (ha.reboots++ < manyreboots)         /* a guest in a loop must not fill the disk */
+	/* a guest in a loop must not fill the disk */
+	if (now() - ha.rebootat > rebootcalm) {
+		ha.reboots = 0;
+		msg.min = DEBUG;
+	}
+	ha.rebootat = now();
+	if (ha.reboots++ < manyreboots)
 		info("The guest reboots");
+	else if (ha.reboots == manyreboots + 1) {
+		warn("The guest reboots again and again: only warnings are logged until it has run for an hour");
+		msg.min = WARN;
+	}
 	if (!ha.running)
 		buffree(&ha.errors);
 	ha.mastersup = false;
@@ -14601,6 +15217,7 @@ gone(void)
 	if (ha.st < APOWER)
 		info("Driver stopped: %s", ha.whygone ? ha.whygone : "QEMU exited by itself");
 	mountssh(false, false);
+	mountover();
 	prockillall(SIGTERM);
 	hastate(ACLEAN, 500);
 }
@@ -14852,6 +15469,8 @@ static void
 mountchange(bool came)
 {
 	healthchange(came);
+	if (!came && mountfinal())
+		timerset(&ha.healthdue, 0);
 	if (ha.st == ACHECK && !check.at && !check.tries && !mountpending())
 		checknext();
 }
@@ -14944,6 +15563,10 @@ readinotify(struct watch *w, short revents)
 	while ((n = read(ha.inotify, chunk, sizeof chunk)) > 0)
 		for (at = 0; at < n; at += (ssize_t)(sizeof *e + e->len)) {
 			e = (const struct inotify_event *)(const void *)(chunk + at);
+			if (e->mask & IN_Q_OVERFLOW) {  /* anything may have happened */
+				console = sock = true;
+				timerset(&ha.namesdue, retryfirst);
+			}
 			console |= e->wd == ha.wdserial;
 			if (e->wd != ha.wddir && e->len && strcmp(e->name, "leases") == 0)
 				timerset(&ha.namesdue, retryfirst);
@@ -14989,25 +15612,39 @@ agentsignal(int sig)
 static bool
 startagain(void)
 {
-	struct buf b = { 0 };
+	char text[16384] = "";
+	int fd = open(keep("%s/ha.stderr.log", ha.dir), O_RDONLY|O_CLOEXEC|O_NOFOLLOW);
 	bool again = false;
 
-	if (ha.starts++ > 3 || readfile(keep("%s/ha.stderr.log", ha.dir), &b, 1 << 20) < 0)
+	/* what this one wrote, and not one before */
+	if (fd >= 0 && pread(fd, text, sizeof text - 1, ha.logat) < 0)
+		*text = '\0';
+	if (fd >= 0)
+		close(fd);
+	if (ha.starts++ > 3)
 		return false;
-	if (ha.sandbox && strstr(b.s, "sandbox")) {
+	if (ha.sandbox && strstr(text, "sandbox")) {
 		warn("Trying again without QEMU's sandbox");
 		ha.sandbox = false;
 		again = true;
-	} else if (!ha.c->sshport && strstr(b.s, "host forwarding") && (ha.port = freeport(0))) {
+	} else if (!ha.c->sshport && strstr(text, "host forwarding") && (ha.port = freeport(0))) {
 		info("Trying again with port %lld", ha.port);
 		again = writesshconfig(ha.c, ha.port) == 0;
 	}
-	buffree(&b);
 	qmpdrop();
-	if (!again || startqemu() < 0)
-		return false;
-	emit(false);
-	return true;
+	return again;
+}
+
+/* QEMU anew, once nothing of the last try is left. */
+static void
+relaunch(struct timer *t)
+{
+	if (ha.st == ABOOT && !mountfs())
+		timerset(t, 20);
+	else if (ha.st != ABOOT || startqemu() < 0)    /* or it was stopped meanwhile */
+		haevent(EGONE);
+	else
+		emit(false);
 }
 
 static void
@@ -15017,8 +15654,10 @@ kidended(struct proc *p, int st)
 	case KQEMU:
 		if (st && !(WIFSIGNALED(st) && ha.st == AKILL))
 			error("QEMU %s (hint: its last words are above)", ended(st));
-		if (ha.st == ABOOT && WIFEXITED(st) && WEXITSTATUS(st) && !ha.greeted && startagain())
+		if (ha.st == ABOOT && WIFEXITED(st) && WEXITSTATUS(st) && !ha.greeted && startagain()) {
+			timerset(&ha.relaunch, 0);
 			return;
+		}
 		prockill(&ha.kids[KTPM], SIGTERM);      /* where QEMU never connected */
 		(void)unlink(keep("%s/swtpm.sock", ha.dir));
 		(void)unlink(keep("%s/vncdisplay", ha.dir));
@@ -15267,7 +15906,7 @@ agentover(void)
 
 /* Hold ha.pid's lock for life.  A POSIX lock, as QEMU's: F_GETLK tells the
  * holder's pid, and it is never handed to children. */
-static void
+static int
 lockpid(const char *path, const char *who)
 {
 	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
@@ -15280,6 +15919,7 @@ lockpid(const char *path, const char *who)
 		die("another %s may already be running with pid %ld (pidfile %s)", who, (long)lockholder(path), bq(path));
 	if (fchmod(fd, 0644) < 0 || ftruncate(fd, 0) < 0 || writeall(fd, text, strlen(text)) < 0)
 		die("write %s:", path);
+	return fd;
 }
 
 /* Make or find the VM.  With QEMU running, nothing of it is touched. */
@@ -15306,7 +15946,8 @@ agentstart(const struct inst *in)
 	if (ha.c->agent && !agentfor(ha.c, &(size_t){ 0 }))
 		warn("There is no guest agent for %s in this limactl: ports are not forwarded by themselves, and the clock is not set", ha.c->arch);
 	forwardstart(ha.c, &ha.port, ha.adopted, emitforward);
-	mountinit(ha.c, mountchange);
+	mountinit(ha.c, ha.adopted, mountchange);
+	inostart(ha.c);
 	if (ha.adopted) {
 		netstart();
 		info("Adopting the running VM (QEMU process %ld)", (long)in->driver);
@@ -15331,6 +15972,7 @@ agentstart(const struct inst *in)
 	(void)unlink(keep("%s/qemu.pid", ha.dir));
 	ha.sandbox = true;
 	hastate(ABOOT, silentwait);
+	(void)mountfs();
 	if (startqemu() < 0)
 		return -1;
 	emit(false);
@@ -15345,6 +15987,7 @@ rmruntime(void)
 	static const char *const temps[] = { "ha.qmp", "qmp.sock", "serial.sock", "ga.sock", "ha.forwards", "ssh.sock", "qemu.pid", "ha.sock", "ha.pid" };
 	size_t i = lockholder(keep("%s/qemu.pid", ha.dir)) ? LEN(temps) - 2 : 0;
 
+	inoend();
 	if (i == 0) {
 		netclean(ha.c);
 		diskrelease(ha.c);
@@ -15367,6 +16010,7 @@ agentmain(const char *name)
 	for (i = 0; i < NCLIENT; i++)
 		ha.client[i].w.fd = -1;
 	ha.late.due = statelate;
+	ha.relaunch.due = relaunch;
 	ha.space.due = spacelate;
 	ha.healthdue.due = health;
 	ha.namesdue.due = namesdue;
@@ -15391,7 +16035,7 @@ agentmain(const char *name)
 	catchsignals(agentsignal);
 	signal(SIGHUP, SIG_IGN);
 	umask(0177);            /* for the sockets, QEMU's and ssh's too */
-	lockpid(keep("%s/ha.pid", ha.dir), "hostagent");
+	(void)lockpid(keep("%s/ha.pid", ha.dir), "hostagent");
 	atexit(rmruntime);
 	watchadd(&ha.wlisten, listenunix(keep("%s/ha.sock", ha.dir)), POLLIN, acceptclient);
 	info("hostagent socket created at %s/ha.sock", ha.dir);
@@ -15826,7 +16470,7 @@ enum flagid {
 	FSET, FPARAM, FVIDEO, FAUDIODEVICE, FAUDIOIF, FSSHPORT, FVARIANT, FARCH, FCONTAINERD, FDISK, FPLAIN, FPORTFORWARD, FSHELLPATH,
 	FNAME, FLISTTEMPLATES, FLISTDRIVERS, FTIMEOUTFLAG, FFOREGROUND, FFORCE,
 	FSHELL, FWORKDIR, FINSTANCE, FFORMAT, FJSON, FQUIET, FLISTFIELDS, FALLFIELDS, FFILL, FEMBED, FEMBEDALL, FVERBATIM, FKEEPREFERRED, FPIDFILE, FSOCKET,
-	FREADONLY, FFOLLOW, FGUESTUID,
+	FREADONLY, FFOLLOW, FGUESTUID, FOPENSSH,
 	FPROGRESS, FSTARTIT, FRECURSIVE, FVERBOSE, FBACKEND, FSHOWFORMAT, FTUNNELTYPE, FSOCKSPORT,
 	FTAG, FMODE, FGATEWAY, FINTERFACE, FCONDITION, FUSERUNIT, FENABLED, FHISTORY, FWATCHALL, FNODESC, FOUTPUT, FPRESERVEENV, FRECONNECT, FSYNC, FSIZE, FDISKFORMAT, NFLAG,
 };
@@ -15997,6 +16641,7 @@ static const struct flag {
 	[FSOCKET]        = { "socket", 0, FSTR, AGENT, NULL, NULL, NULL },
 	[FREADONLY]      = { "read-only", 0, FBOOL, SFTP, NULL, NULL, NULL },
 	[FFOLLOW]        = { "follow-symlinks", 0, FBOOL, SFTP, NULL, NULL, NULL },
+	[FOPENSSH]       = { "openssh", 0, FBOOL, SFTP, NULL, NULL, NULL },
 	[FGUESTUID]      = { "guest-uid", 0, FINT, SFTP, NULL, NULL, NULL },
 	[FPROGRESS]      = { "progress", 0, FBOOL, START|RESTART|AGENT, NULL, NULL, "taken for compatibility: the stages of the boot are shown anyway" },
 	[FSTARTIT]       = { "start", 0, FBOOL, SHELL|CLONE|EDIT, NULL, NULL, "start the instance, without asking" },
@@ -18268,7 +18913,8 @@ cmdshell(int argc, char *argv[])
 		sy = syncto(&in);
 	sshprogram(&a);
 	argwords(&a, "-F /dev/null");
-	configoptions(&a, in.dir, awaitmaster(&in));
+	/* the master knows the DISPLAY of the start, and its cookie expires */
+	configoptions(&a, in.dir, awaitmaster(&in) && !(in.conf.forwardx11 > 0 && getenv("DISPLAY")));
 	if (isatty(1))
 		arg(&a, "-t");
 	if (getenv("COLORTERM"))
@@ -18754,14 +19400,20 @@ snapshotloaded(const struct inst *in)
 	struct timespec ts;
 	pid_t pid;
 	size_t i;
+	long long sent;
+	int tries = 0, st;
 
 	/* what the guest's sshfs wait for and have open is of another time: anew */
 	for (i = 0; i < in->conf.mounts.n; i++)
 		if ((pid = lockholder(keep("%s/mnt.%zu.pid", in->dir, i))) > 0)
 			(void)kill(pid, SIGKILL);
 	reconnect(in);
-	clock_gettime(CLOCK_REALTIME, &ts);
-	if (guestquiet(in, keep("sudo -n date -s @%lld", (long long)ts.tv_sec), -1) != 0)
+	do {                    /* the first ssh may take seconds, by which the clock is then behind */
+		clock_gettime(CLOCK_REALTIME, &ts);
+		sent = now();
+		st = guestquiet(in, keep("sudo -n date -s @%lld", (long long)ts.tv_sec + (ts.tv_nsec >= 500000000)), -1);
+	} while (st == 0 && now() - sent > 2 * clockslack && ++tries < clocktries);
+	if (st != 0)
 		warn("The clock of the instance %s could not be set (try `limactl restart %s`)", bq(in->name), in->name);
 }
 
@@ -19481,8 +20133,11 @@ cmdwatch(int argc, char *argv[])
 				watchsay(keep("New instance detected: %s", e->name));
 				watchread(seewatch(&list, fd, e->name, false));
 			}
+			if (e->mask & IN_Q_OVERFLOW && home >= 0)
+				for (names = allinstances(), i = 0; i < (int)names.n; i++)
+					(void)seewatch(&list, fd, names.v[i], false);
 			for (w = list; w; w = w->next)
-				if (e->wd == w->wd && e->len && strcmp(e->name, "ha.stdout.log") == 0)
+				if (e->mask & IN_Q_OVERFLOW || (e->wd == w->wd && e->len && strcmp(e->name, "ha.stdout.log") == 0))
 					watchread(w);
 		}
 	for (w = list; w; w = w->next) {
@@ -20041,17 +20696,54 @@ cmdhostagent(int argc, char *argv[])
 	return agentmain(argv[0]);
 }
 
+/* Become OpenSSH's server of a directory. */
+static void
+servessh(const char *dir, bool readonly)
+{
+	struct args a = { 0 };
+	struct buf b = { 0 };
+	const char *prog = findhidden(sftpservers);
+	int i;
+
+	for (i = 0; i < 2; i++)         /* an agent's sockets do not block */
+		(void)fcntl(i, F_SETFL, fcntl(i, F_GETFL) & ~O_NONBLOCK);
+	for (; *dir; dir++)             /* %u and others stand for something */
+		bufprintf(&b, "%s%c", *dir == '%' ? "%" : "", *dir);
+	arg(&a, "%s", prog ? prog : "sftp-server");
+	arg(&a, "-e");
+	if (readonly)
+		arg(&a, "-R");
+	arg(&a, "-d");
+	arg(&a, "%s", b.s);
+	execv(a.v[0], a.v);
+	die("run %s:", a.v[0]);
+}
+
 static int
 cmdsftp(int argc, char *argv[])
 {
 	struct fx s = { .readonly = opt[FREADONLY].b, .follow = opt[FFOLLOW].b, .guestuid = geteuid(), .guestgid = getegid() };
+	int lock = -1;
 
 	(void)argc;
 	if (opt[FGUESTUID].set)
 		s.guestuid = s.guestgid = (uid_t)opt[FGUESTUID].n;
 	if (opt[FPIDFILE].set)          /* whoever starts the next one finds us by it */
-		lockpid(opt[FPIDFILE].s, "server of this mount");
+		lock = lockpid(opt[FPIDFILE].s, "server of this mount");
+	if (opt[FOPENSSH].b) {
+		(void)fcntl(lock, F_SETFD, 0);  /* the lock is the process', whatever it executes, while this is open */
+		servessh(argv[0], s.readonly);
+	}
 	_exit(fxserve(&s, argv[0]));    /* what runs at exit wants calls that are forbidden now */
+}
+
+static int
+cmdvirtiofsd(int argc, char *argv[])
+{
+	(void)argc;
+	if (opt[FPIDFILE].set)          /* the lock is the process', whatever it executes, while the file is open */
+		(void)fcntl(lockpid(opt[FPIDFILE].s, "server of this mount"), F_SETFD, 0);
+	servefs(argv[0], opt[FGUESTUID].set ? (uid_t)opt[FGUESTUID].n : geteuid(), opt[FREADONLY].b);
 }
 
 /* Remove the cache; with --keep-referred what no instance and no template names. */
@@ -20165,6 +20857,7 @@ static const struct cmd cmds[] = {
 	{ "help",      NULL,     HELP,     0, 2,  "[COMMAND]",             "help for a command", cmdhelp },
 	{ "hostagent", NULL,     AGENT,    1, 1,  "NAME",                  NULL, cmdhostagent },
 	{ "sftp",      NULL,     SFTP,     1, 1,  "DIR",                   NULL, cmdsftp },
+	{ "virtiofsd", NULL,     SFTP,     1, 1,  "DIR",                   NULL, cmdvirtiofsd },
 };
 
 /* A command by its name or an alias: of a group, or (NULL) of limactl. */

@@ -156,9 +156,10 @@ feed() {
 	input=$T/in
 }
 
-# await SECONDS COMMAND...: until the command succeeds
+# await SECONDS COMMAND...: until the command succeeds, in three times of that:
+# a machine may be busy
 await() {
-	awaited=$(($1 * 20))
+	awaited=$(($1 * 60))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		awaited=$((awaited - 1))
@@ -2325,11 +2326,11 @@ $goodboot"
 	plan "$goodboot"
 	: >"$T/in"
 	background start --foreground dev
-	await 5 is dev Running || bad 'it does not run'
-	await 5 grep -q '"running":true' "$log" || bad 'it did not come up'
+	await 20 is dev Running || bad 'it does not run'
+	await 20 grep -q '"running":true' "$log" || bad 'it did not come up'
 	same "$(agentpid dev)" "$pid"
 	send INT "$pid"
-	collect 5
+	collect 20
 	status 0
 	clean dev
 	ok 'start --foreground becomes the host agent'
@@ -2642,7 +2643,7 @@ test_tree() {
 	done
 	ok 'limactl.1 has its sections'
 	if have shellcheck; then
-		limit=200
+		limit=600
 		run shellcheck -s sh guest/*.sh test.sh tests/*.sh
 		status 0
 		ok 'shellcheck'

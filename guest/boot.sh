@@ -638,17 +638,17 @@ virtio_port() {
 	return 1
 }
 
-# mounted DIR: by sshfs. The kernel writes blanks and backslashes in octal.
+# mounted DIR: by us. The kernel writes blanks and backslashes in octal.
 mounted() {
 	while read -r _ dir type _; do
-		[ "$type" = fuse.sshfs ] && [ "$(printf %b "$dir")" = "$1" ] && return
+		[ "$type" = "$fstype" ] && [ "$(printf %b "$dir")" = "$1" ] && return
 	done </proc/self/mounts
 	return 1
 }
 
-# mount_vars N: mount point and options of a mount; one without is not there
+# mount_vars N: mount point, options and device or path of a mount; one without is not there
 mount_vars() {
-	eval "mp=\$LIMA_CIDATA_MOUNTS_${1}_MOUNTPOINT opts=\$LIMA_CIDATA_MOUNTS_${1}_OPTIONS"
+	eval "mp=\$LIMA_CIDATA_MOUNTS_${1}_MOUNTPOINT opts=\$LIMA_CIDATA_MOUNTS_${1}_OPTIONS tag=\$LIMA_CIDATA_MOUNTS_${1}_TAG"
 }
 
 # The mounts that this one is in are there.
@@ -682,7 +682,7 @@ mount_once() {
 	printf '\0\0\0\005\001\0\0\0\003' >&3
 	hello=$(timeout 20 dd bs=4096 count=1 <&3 2>/dev/null)
 	[ -n "$hello" ] || { echo "the host does not serve it" >&2; exit 1; }
-	exec sshfs :/ "$mp" -f -o "$opts" <&3 >&3 3<&-
+	exec sshfs ":$tag" "$mp" -f -o "$opts$links" <&3 >&3 3<&-
 }
 
 mount_loop() {
@@ -697,10 +697,46 @@ mount_loop() {
 	done
 }
 
+# 9p and virtiofs: the kernel mounts a device of QEMU's, the outer ones first.
+mount_devices() {
+	modprobe -q "$fstype"
+	[ "$fstype" != 9p ] || modprobe -q 9pnet_virtio
+	more=1
+	while [ -n "$more" ]; do
+		more='' i=0
+		while [ "$i" -lt "$LIMA_CIDATA_MOUNTS" ]; do
+			mount_vars $i
+			if [ -n "$mp" ] && [ ! -e "$mount_run/$i.ended" ] && outer_mounted; then
+				mounted "$mp" || { mount_point && mount -t "$fstype" -o "$opts" "$tag" "$mp"; } 2>"$mount_run/$i" || :
+				: >"$mount_run/$i.ended"
+				more=1
+			fi
+			i=$((i + 1))
+		done
+	done
+	grep -q "[[:blank:]]$fstype\$" /proc/filesystems ||
+		missing="its kernel has no $fstype; set mountType to reverse-sshfs, or take an image whose kernel has it"
+	i=0
+	while [ "$i" -lt "$LIMA_CIDATA_MOUNTS" ]; do
+		# one that waits for an outer one waits in vain
+		[ -e "$mount_run/$i.ended" ] || : >"$mount_run/$i.ended"
+		i=$((i + 1))
+	done
+}
+
 # Begin with all of them at once. Not again where that was done since the boot.
-mount_run=/run/lima-mount
+mount_run=/run/lima-mount missing=
 mounts() {
-	[ "${LIMA_CIDATA_MOUNTS:-0}" != 0 ] && command -v sshfs >/dev/null && mkdir $mount_run 2>/dev/null || return 0
+	[ "${LIMA_CIDATA_MOUNTS:-0}" != 0 ] || return 0
+	if [ "$fstype" != fuse.sshfs ]; then
+		mkdir -p $mount_run && mount_devices
+		return
+	fi
+	command -v sshfs >/dev/null && mkdir $mount_run 2>/dev/null || return 0
+	# Newer ones hide where a link leads that is absolute or has "..": they
+	# distrust the server, which is the host here, and break node_modules.
+	links=
+	case $(sshfs -h 2>&1) in *no_contain_symlinks*) links=,no_contain_symlinks ;; esac
 	[ -d /sys/class/virtio-ports ] || modprobe -q virtio_console
 	[ -c /dev/fuse ] || modprobe -q fuse
 	i=0
@@ -713,7 +749,7 @@ mounts() {
 
 # A stock image may have no sshfs: it is installed once.
 mount_tools() {
-	[ "${LIMA_CIDATA_MOUNTS:-0}" != 0 ] && ! command -v sshfs >/dev/null || return 0
+	[ "${LIMA_CIDATA_MOUNTS:-0}" != 0 ] && [ "$fstype" = fuse.sshfs ] && ! command -v sshfs >/dev/null || return 0
 	[ -z "${LIMA_CIDATA_SKIP_DEFAULT_DEPENDENCY_RESOLUTION-}" ] || return 0
 	package_manager
 	case $pm in
@@ -735,8 +771,9 @@ mounts_ready() {
 		done
 		if [ -n "$mp" ] && ! mounted "$mp"; then
 			why='the host does not serve it'
-			command -v sshfs >/dev/null || why='sshfs is not installed'
+			[ "$fstype" != fuse.sshfs ] || command -v sshfs >/dev/null || why='sshfs is not installed'
 			while IFS= read -r line; do why=$line; done <$mount_run/$i
+			why=${missing:-$why}
 			status=1
 			reports="${reports}lima-mount-failed $mp: $why$nl"
 		fi
@@ -1106,6 +1143,8 @@ early() {
 	rm_done
 	if [ -r "$mnt/lima.env" ]; then
 		env_file "$mnt/lima.env"
+		fstype=${LIMA_CIDATA_MOUNTTYPE-}
+		[ "$fstype" != reverse-sshfs ] || fstype=fuse.sshfs
 	else
 		fail "no lima.env on the cidata disk"
 	fi

@@ -227,12 +227,16 @@ main() {
 	# containerd for the user and what rootless engines need: installing it
 	# at the first start would take a minute of an emulated CPU.
 	packages=$packages,containerd,runc,rootlesskit,slirp4netns,uidmap,fuse-overlayfs,iptables
+	LIMA_EXTRA=
 	for p; do
 		case $p in
+		# another kernel than the small one for clouds
+		linux-image-*[!A-Za-z0-9.+~-]*) die "'$p' is no package's name" ;;
+		linux-image-*) kernel=$p; continue ;;
 		'' | -* | *[!A-Za-z0-9.+:=~/_-]*) die "'$p' is no package's name" ;;
 		esac
+		LIMA_EXTRA="$LIMA_EXTRA $p"
 	done
-	LIMA_EXTRA=$*
 
 	trap clean EXIT
 	trap on_signal HUP INT TERM

@@ -268,3 +268,4 @@ row 'a forward / hostfwd' "$(mbits "$tmp/pour.2")" "$(mbits "$tmp/pour.4")" Mbit
 row 'host agent, CPU in 60 idle seconds' "$((h * 10))" '' ms
 row 'guest agent, CPU in 60 idle seconds' "$((g * 10))" '' ms
 [ ! -e limactl-static ] || row 'static binary' "$(($(wc -c <limactl-static) / 1024))" '' KiB
+./tests/bench-mounts.sh

@@ -93,9 +93,16 @@ firmware: {legacyBIOS: true}
 	# what cloud-init acts on changes: it is called once more
 	lc stop $vm
 	printf 'user: {comment: New Name}\n' >>"$LIMA_HOME/$vm/lima.yaml"
-	limit=300
+	# and it has no sshfs, which a mount needs
+	mkdir "$HOME/cl"
+	echo shared >"$HOME/cl/f"
+	sed -i "s,^mounts: .*,mounts: [{location: \"$HOME/cl\", mountPoint: /mnt/cl}]," "$LIMA_HOME/$vm/lima.yaml"
+	limit=400
 	lc start --tty=false $vm
 	status 0
+	errhas 'The guest is installing sshfs'
+	says shared 'cat /mnt/cl/f'
+	ok 'sshfs is missing in a stock guest: it is installed, and the start says so'
 	says 'New Name' 'getent passwd lima | cut -d: -f5'
 	holds await 120 sh -c "'$LIMACTL' shell $vm test -e /etc/cloud/cloud-init.disabled -a -e /run/cloud-init/result.json </dev/null"
 	ok 'a changed configuration: cloud-init acts once more, and is off again'

@@ -9,6 +9,14 @@ server() { head -n 1 "$dir/mnt.$1.pid"; }
 # another PID N: mount N has another server
 another() { [ -s "$dir/mnt.$2.pid" ] && [ "$(server "$2")" != "$1" ] && kill -0 "$(server "$2")" 2>/dev/null; }
 
+# mayvirtiofs: virtiofsd is here and may shut itself in
+mayvirtiofs() {
+	for v in /usr/libexec/virtiofsd /usr/lib/virtiofsd /usr/lib/qemu/virtiofsd; do
+		[ ! -x $v ] || { unshare --user --mount true 2>/dev/null; return; }
+	done
+	return 1
+}
+
 test_mounts() {
 	beginguest mounts mnt
 	base="images: [{location: \"$image\"}]
@@ -55,6 +63,7 @@ containerd: {user: false}
 	ln -s ../secret "$HOME/out"
 	sh_ sh -c "cat '$HOME/out' '$HOME/../secret'"
 	outlacks secret
+	guestsays ../secret readlink "$HOME/out"
 	ok 'links and .. lead nowhere on the host'
 
 	old=$(server 1)
@@ -103,8 +112,13 @@ containerd: {user: false}
 	mkdir "$a"
 	echo odd >"$a/f"
 	echo in >"$HOME/inner/f"
+	stock=
+	if [ -x /usr/lib/openssh/sftp-server ] || [ -x /usr/libexec/openssh/sftp-server ]; then
+		stock='- {location: "~/stock", mountPoint: /mnt/stock, writable: true, sshfs: {sftpDriver: openssh-sftp-server}}'
+	fi
 	cat >"$dir/lima.yaml" <<-END
-		${base}mounts:
+		${base}mountInotify: true
+		mounts:
 		- {location: "$HOME/inner", mountPoint: "$HOME/sub", writable: true}
 		- location: "~"
 		- location: '$(printf %s "$a" | sed "s/'/''/g")'
@@ -114,6 +128,7 @@ containerd: {user: false}
 		- {location: "~/missing/x", mountPoint: "{{.Home}}/m/x", writable: true}
 		- {location: "~/links", sshfs: {followSymlinks: true}, mountPoint: /mnt/links}
 	END
+	[ -z "$stock" ] || printf '%s\n' "$stock" >>"$dir/lima.yaml"
 	mkdir "$HOME/links"
 	echo target >"$HOME/links/t"
 	ln -s t "$HOME/links/l"
@@ -139,6 +154,55 @@ containerd: {user: false}
 	sh_ cat /mnt/links/out
 	outlacks secret
 	ok 'followSymlinks, but not out of the mount'
+	if [ -n "$stock" ]; then
+		sh_ sudo sh -c 'echo stock >/mnt/stock/f; cat /mnt/stock/f'
+		outis stock
+		same "$(cat "$HOME/stock/f")" stock
+		errlacks 'not mounted'
+		run sh -c '"$0" info | jq -r ".shares.$1.mounts[] | [.mountPoint, .notConfined] | @tsv" | grep -v "	$"' "$LIMACTL" "$vm"
+		outis '/mnt/stock	openssh-sftp-server: the guest can reach all that you can'
+		filehas "$dir/ha.stderr.log" 'is served by openssh-sftp-server'
+		old=$(server 5)
+		send KILL "$old"
+		holds await 20 another "$old" 5
+		guestsees /mnt/stock/f stock
+		ok 'sftpDriver: openssh-sftp-server, and info says what it can reach'
+	else
+		skip 'sftpDriver: openssh-sftp-server' 'no OpenSSH sftp-server here'
+	fi
+	if have musl-gcc; then
+		run musl-gcc -w -O1 -static -o "$HOME/serve" tests/serve.c
+		status 0
+		mkdir "$HOME/inner/old"
+		echo 1 >"$HOME/inner/old/f"
+		when=$(stat -c %y "$HOME/inner/old/f")
+		"$LIMACTL" shell "$vm" "$HOME/serve" watch "$HOME/sub" "$HOME/sub/old/f" >"$T/changes" 2>/dev/null </dev/null &
+		watcher=$!
+		holds await 20 grep -q ready "$T/changes"
+		echo 2 >>"$HOME/inner/old/f"
+		holds await 20 grep -q "^$HOME/sub/old/f - " "$T/changes"
+		fails [ "$(stat -c %y "$HOME/inner/old/f")" = "$when" ]
+		when=$(stat -c %y "$HOME/inner/old/f")
+		mkdir "$HOME/inner/nd"
+		echo 3 >"$HOME/inner/nd/f"
+		holds await 20 grep -q "^$HOME/sub nd " "$T/changes"
+		same "$(stat -c %y "$HOME/inner/old/f")" "$when"
+		send TERM $watcher
+		"$LIMACTL" shell "$vm" "$HOME/serve" watch "$HOME/sub/nd" >"$T/changes" 2>/dev/null </dev/null &
+		watcher=$!
+		holds await 20 grep -q ready "$T/changes"
+		ln -s /etc/passwd "$HOME/inner/nd/link"
+		echo 4 >"$HOME/inner/nd/g"
+		holds await 20 grep -q "^$HOME/sub/nd g " "$T/changes"
+		send TERM $watcher
+		lc shell "$vm" sudo pkill -x serve
+		# what the agent sets is no change: it must not go round
+		changes=$(grep -c . "$T/changes")
+		fails [ "$changes" -gt 12 ]
+		ok 'mountInotify: who watches in the guest hears of changes on the host, which keep their times'
+	else
+		skip mountInotify 'no musl-gcc to build the watcher'
+	fi
 	# of the outer one: what is in it comes back as well
 	send KILL "$(server 1)"
 	guestsees "$HOME/file" 'from the host'
@@ -150,6 +214,11 @@ containerd: {user: false}
 	status 0
 	fails grep -q level=error "$err"
 	sed -i "s,~/missing/x,/proc/missing/x," "$dir/lima.yaml"
+	fs=fuse.sshfs
+	if mayvirtiofs; then
+		fs=virtiofs
+		echo 'mountType: virtiofs' >>"$dir/lima.yaml"
+	fi
 	limit=120
 	lc start --tty=false "$vm"
 	errhas 'missing/x'
@@ -159,6 +228,25 @@ containerd: {user: false}
 	errlacks 'not mounted'
 	guestsays in cat "$HOME/sub/f"
 	ok 'a directory that cannot be made is said once, and the others are there'
+	if [ $fs = virtiofs ]; then
+		guestsays virtiofs sh -c "while read -r _ d t _; do [ \"\$d\" != '$HOME' ] || echo \$t; done </proc/mounts"
+		guestsays "$guest" stat -c %U "$HOME/file"
+		sh_ sh -c "echo v >'$HOME/sub/v' && chmod 750 '$HOME/sub/v' && ln -s v '$HOME/sub/vl' && stat -c %U '$HOME/sub/v'"
+		outis "$guest"
+		same "$(cat "$HOME/inner/vl")" v
+		same "$(stat -c '%u %a' "$HOME/inner/v")" "$uid 750"
+		guestsays odd cat "/mnt/${a##*/}/$guest/f"
+		ok 'mountType: virtiofs, with the same owners on both sides'
+		sh_ sudo mount -o remount,rw "$HOME"
+		sh_ touch "$HOME/file" "$HOME/no"
+		errhas 'Read-only file system'
+		fails test -e "$HOME/no"
+		sh_ cat "$HOME/out"
+		outlacks secret
+		ok 'virtiofs: the host keeps it read-only, whatever the guest says'
+	else
+		skip 'mountType: virtiofs' 'no virtiofsd, or no user namespaces here'
+	fi
 	limit=60
 	lc delete -f "$vm"
 	status 0

@@ -44,6 +44,8 @@ test_plainmounts() {
 	fails test -e "$a/new"
 	sh_ test -e "$HOME/no"
 	status 1
+	ln -s ../x/y "$a/link"
+	guestsays ../x/y readlink "$m/link"
 	ok 'plain: a static mount is there at READY, the others are not'
 	guestsays inner cat "$m/in/f"
 	sh_ sh -c "echo guest >\"$m/in/g\""

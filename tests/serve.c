@@ -8,9 +8,11 @@
  *	serve sink ADDRESS PORT                 read all of one client after another
  *	serve door ADDRESS CONTROL PORT         open PORT at each o that a client of CONTROL sends, close it at each c
  *	serve knock N CONTROL PORT              N times: ms from asking for an o to an answer of PORT, from a c to its refusal
+ *	serve watch PATH...                     say ready, then for each change of one: its path and what inotify tells
  *
  * A unix socket has a path for its ADDRESS. */
 #define _GNU_SOURCE
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -262,6 +264,29 @@ knock(int n, const char *control, const char *port)
 	return 0;
 }
 
+static int
+watch(char **paths, int n)
+{
+	_Alignas(struct inotify_event) char buf[4096];
+	struct inotify_event *e;
+	int fd = inotify_init(), i;
+	ssize_t len, at;
+
+	for (i = 0; i < n; i++)         /* the first one is number 1 */
+		if (inotify_add_watch(fd, paths[i], IN_ATTRIB|IN_MODIFY|IN_CREATE|IN_CLOSE_WRITE) < 0)
+			return 1;
+	puts("ready");
+	fflush(stdout);
+	while ((len = read(fd, buf, sizeof buf)) > 0) {
+		for (at = 0; at < len; at += (ssize_t)(sizeof *e + e->len)) {
+			e = (struct inotify_event *)(void *)(buf + at);
+			printf("%s %s %x\n", paths[e->wd - 1], e->len ? e->name : "-", e->mask);
+		}
+		fflush(stdout);
+	}
+	return 1;
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -276,6 +301,8 @@ main(int argc, char *argv[])
 		fputs(buf, stdout);
 		return 0;
 	}
+	if (strcmp(argv[1], "watch") == 0)
+		return watch(argv + 2, argc - 2);
 	if (strcmp(argv[1], "many") == 0 && argc == 5)
 		return many((int)strtol(argv[2], NULL, 10), argv[3], argv[4]);
 	if (strcmp(argv[1], "row") == 0 && argc == 5) {

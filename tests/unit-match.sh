@@ -114,6 +114,11 @@ TABLE
 	errhas "$HOME/.ssh/two.pub is left out"
 	if grep -aqE 'AlZDI1NTE4AAAA|not the algorithm' "$dir/cidata.iso"; then bad 'a bad key is in cidata.iso'; fi
 	ok 'loadDotSSHPubKeys, forwardAgent, forwardX11'
+	run env DISPLAY=:9 "$LIMACTL" shell keys true
+	fails grep -q ControlPath= "$fakes/argv.ssh"
+	lc shell keys true
+	holds grep -q ControlPath= "$fakes/argv.ssh"
+	ok 'X11: where there is a DISPLAY, shell has a connection of its own'
 	lc list --json keys
 	outlacks '"errors"'
 	printf '{"time":"t","status":{"running":true,"degraded":true,"errors":["no agent","and \\u0041"],"sshLocalPort":1}}\nhalf a li' >>"$dir/ha.stdout.log"

@@ -38,6 +38,8 @@ test_mountconf() {
 	fatalhas 'field `mounts[0].mountPoint` must not start with `~`'
 	config 'mounts: [{location: /srv, mountPoint: x}]'
 	fatalhas 'field mounts[0] must be absolute, got `x`'
+	config 'mounts: [{location: /srv, sshfs: {sftpDriver: other}}]'
+	fatalhas 'field `mounts[0].sshfs.sftpDriver` must be `builtin` or `openssh-sftp-server`, got `other`'
 	config 'mounts: [{location: "/srv/a\nb"}]'
 	fatalhas 'field `mounts[0]` must not contain line breaks or other control characters'
 	ok 'what cannot be mounted is refused, with its entry'
@@ -100,6 +102,71 @@ disk: 1MiB
 	status 0
 	lc delete two
 	status 0
+
+	cat >"$fakes/virtiofsd" <<-END
+		#!/bin/sh
+		[ "\$1" != --help ] || exit 0
+		printf '%s\n' "\$@" >>"$fakes/argv.virtiofsd"
+		kill -STOP \$\$
+	END
+	chmod 755 "$fakes/virtiofsd"
+	for i in virtiofs 9p; do
+		mk "t$i" "$base
+mountType: $i
+mountTypesUnsupported: [reverse-sshfs]
+mounts:
+- {location: \"~/a b\", writable: true, 9p: {msize: 64KiB, securityModel: mapped-xattr}, virtiofs: {queueSize: 256}}
+- {location: \"~/new, one\", mountPoint: /x}
+"
+		status 0
+		rm -f "$fakes/argv.virtiofsd"
+		plan "$goodboot"
+		lc start --tty=false "t$i"
+		status 0
+		dir=$LIMA_HOME/t$i
+		tag=lima-$(printf %s "$HOME/a b:$HOME/a b" | sha256sum | cut -c 1-16)
+		tr -d '\000' <"$dir/cidata.iso" >"$T/mountiso"
+		holds grep -aqxF "LIMA_CIDATA_MOUNTTYPE=$i" "$T/mountiso"
+		holds grep -aqxF "LIMA_CIDATA_MOUNTS_0_TAG=$tag" "$T/mountiso"
+		pair -device 'virtio-serial-pci,id=ports0,max_ports=2'
+		if [ $i = 9p ]; then
+			holds grep -aqxF "LIMA_CIDATA_MOUNTS_0_OPTIONS=rw,trans=virtio,version=9p2000.L,msize=65536,cache=mmap" "$T/mountiso"
+			holds grep -aqxF "LIMA_CIDATA_MOUNTS_1_OPTIONS=ro,trans=virtio,version=9p2000.L,msize=131072,cache=fscache" "$T/mountiso"
+			pair -fsdev "local,id=mnt0,path=$HOME/a b,security_model=mapped-xattr,multidevs=remap"
+			pair -device "virtio-9p-pci,fsdev=mnt0,mount_tag=$tag"
+			pair -fsdev "local,id=mnt1,path=$HOME/new,, one,security_model=none,multidevs=remap,readonly=on"
+		else
+			holds grep -aqxF "LIMA_CIDATA_MOUNTS_0_OPTIONS=rw" "$T/mountiso"
+			holds grep -aqxF "LIMA_CIDATA_MOUNTS_1_OPTIONS=ro" "$T/mountiso"
+			pair -object "memory-backend-memfd,id=virtiofs-shm,size=$(($(sed -n '/^-m$/{n;p}' "$fakes/argv.$qemu")))M,share=on"
+			pair -machine 'memory-backend=virtiofs-shm'
+			pair -chardev "socket,id=char-virtiofs-0,path=$dir/virtiofsd-0.sock"
+			pair -device "vhost-user-fs-pci,queue-size=256,chardev=char-virtiofs-0,tag=$tag"
+		fi
+		ok "mountType: $i: QEMU's devices, and what the guest is told of them"
+		if [ $i = virtiofs ] && unshare --user --mount true 2>/dev/null; then
+			holds await 10 test -s "$fakes/argv.virtiofsd"
+			holds await 10 grep -qxF "source=$HOME/new\\, one" "$fakes/argv.virtiofsd"
+			holds grep -qxF "source=$HOME/a b" "$fakes/argv.virtiofsd"
+			p=$(head -n 1 "$dir/mnt.0.pid")
+			same "$(awk '{ print $1, $2, $3 }' "/proc/$p/uid_map")" "$(sed -n 's/^LIMA_CIDATA_UID=//p' "$T/mountiso") $uid 1"
+			send KILL "$p"
+			holds await 10 grep -q "virtiofsd of the mount $HOME/a b has ended, " "$dir/ha.stderr.log"
+			holds await 10 grep -q '"degraded":true' "$dir/ha.stdout.log"
+			ok 'virtiofsd: where it works, as whom, and its end degrades the instance'
+		fi
+		lc stop "t$i"
+		status 0
+		lc delete "t$i"
+		status 0
+	done
+	mk wsl "$base
+mountType: wsl2
+"
+	lc start --tty=false wsl
+	fatalhas 'field `mountType` must be one of [reverse-sshfs 9p virtiofs] for QEMU driver on Linux, got `wsl2`'
+	ok 'a mountType of another driver'
+	lc delete wsl
 
 	i=0 list=
 	while [ $i -lt 31 ]; do
