@@ -854,24 +854,9 @@ exit 127
 '
 }
 
-# engine_begin: start the user's engine while the rest of the boot goes on, when all
-# it needs is installed
-engine_begin() {
-	engine=
-	prefix=${LIMA_CIDATA_GUEST_INSTALL_PREFIX:-/usr/local}
-	[ -n "${LIMA_CIDATA_CONTAINERD_USER-}" ] && [ -n "$user" ] && [ -d /run/systemd/system ] || return 0
-	if [ -n "${LIMA_CIDATA_CONTAINERD_ARCHIVE-}" ]; then
-		unpacked && [ -e "$home/.config/systemd/user/containerd.service" ] || return 0
-	else
-		command -v rootlesskit >/dev/null && [ -x /usr/bin/containerd ] || return 0
-	fi
-	engine_start >/run/lima-engine.out 2>&1 </dev/null &
-	engine=$!
-}
-
-# engine_start: with status 1 when there is no user manager, 2 when the engine fails
+# engine_start: with status 1 when there is no user manager, 2 when the engine fails.
+# Not before the mounts are there: a login would wait for its share of the CPUs.
 engine_start() {
-	# it comes after sshd, whose start the rest here must not slow down
 	systemctl start "user@$uid.service" || return
 	[ -n "${LIMA_CIDATA_CONTAINERD_ARCHIVE-}" ] || packaged_engine || return
 	# one that ignores TERM must not keep a stop waiting for 90 s
@@ -901,7 +886,7 @@ user_engine() {
 			{ why="containerd-rootless-setuptool.sh fails (hint: see $provision_log)"; return 1; }
 	fi
 	rc=0
-	if [ -n "$engine" ]; then wait "$engine"; else engine_start >/run/lima-engine.out 2>&1; fi || rc=$?
+	engine_start >/run/lima-engine.out 2>&1 </dev/null || rc=$?
 	case $rc in
 	0) return ;;
 	2) why='it does not come up (hint: journalctl --user -u containerd)' ;;
@@ -913,6 +898,7 @@ user_engine() {
 containerd() {
 	[ -n "${LIMA_CIDATA_CONTAINERD_USER-}${LIMA_CIDATA_CONTAINERD_SYSTEM-}" ] || return 0
 	why='systemd is not the init system of this guest'
+	prefix=${LIMA_CIDATA_GUEST_INSTALL_PREFIX:-/usr/local}
 	from="the distribution's packages"
 	if [ -d /run/systemd/system ] && if [ -n "${LIMA_CIDATA_CONTAINERD_ARCHIVE-}" ]; then
 		from='the archive of nerdctl'
@@ -1353,7 +1339,6 @@ say_ready() {
 
 late() {
 	sshd_up
-	engine_begin
 	disks
 	mounts
 	guest_agent
