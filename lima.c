@@ -20707,6 +20707,7 @@ servessh(const char *dir, bool readonly)
 
 	for (i = 0; i < 2; i++)         /* an agent's sockets do not block */
 		(void)fcntl(i, F_SETFL, fcntl(i, F_GETFL) & ~O_NONBLOCK);
+	umask(0);                       /* modes are the guest's */
 	for (; *dir; dir++)             /* %u and others stand for something */
 		bufprintf(&b, "%s%c", *dir == '%' ? "%" : "", *dir);
 	arg(&a, "%s", prog ? prog : "sftp-server");
