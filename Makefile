@@ -57,7 +57,7 @@ limactl: $(SRC)
 	$(CC) $(ALL_CFLAGS) $(HARDEN) -fPIE -pie -Wl,-z,relro,-z,now $(LDFLAGS) -o $@ lima.c
 
 # one file that needs nothing beside it, and as small as it gets
-SMALL = -Os -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables \
+SMALL = -Os -fstack-protector -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables \
 	-Wl,--gc-sections,-z,noseparate-code
 static: limactl-static
 limactl-static: $(SRC)
