@@ -163,10 +163,9 @@ mounts:
 	mk wsl "$base
 mountType: wsl2
 "
-	lc start --tty=false wsl
 	fatalhas 'field `mountType` must be one of [reverse-sshfs 9p virtiofs] for QEMU driver on Linux, got `wsl2`'
+	gone wsl
 	ok 'a mountType of another driver'
-	lc delete wsl
 
 	i=0 list=
 	while [ $i -lt 31 ]; do
