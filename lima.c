@@ -2908,6 +2908,7 @@ struct conf {                           /* its texts live as long as the command
 	struct list provisions;         /* struct provision */
 	int upgrade;
 	int containerdsystem, containerduser;
+	bool lazyengine;                /* containerd.user is so because nobody said otherwise */
 	struct list archives;           /* struct image */
 	const char *prefix, *message;
 	struct list probes;             /* struct probe */
@@ -5171,6 +5172,7 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 	}
 	qemuopts(&l);
 	emptydefaults(c);
+	c->lazyengine = c->containerduser < 0 && c->containerdsystem <= 0;
 	filldefs(c, confkeys, c);
 	if (c->errs)
 		goto out;
@@ -9832,8 +9834,8 @@ guestfacts(const struct conf *c, struct buf *env, const char *iid)
 	    "LIMA_CIDATA_SLIRP_GATEWAY=%s\nLIMA_CIDATA_SLIRP_DNS=%s\nLIMA_CIDATA_SLIRP_IP_ADDRESS=%s\nLIMA_CIDATA_VMTYPE=qemu\n",
 	    iid, c->name, guesthostname(c->name), c->user, c->uid, printable(c->comment ? c->comment : ""), c->home, c->shell,
 	    c->stock ? "1" : "", c->sudo ? "1" : "", c->timezone, c->prefix, slirpgateway, slirpdns, slirpaddress);
-	bufprintf(env, "LIMA_CIDATA_UPGRADE_PACKAGES=%s\nLIMA_CIDATA_CONTAINERD_USER=%s\nLIMA_CIDATA_CONTAINERD_SYSTEM=%s\nLIMA_CIDATA_DNS=",
-	    c->upgrade ? "1" : "", c->containerduser ? "1" : "", c->containerdsystem ? "1" : "");
+	bufprintf(env, "LIMA_CIDATA_UPGRADE_PACKAGES=%s\nLIMA_CIDATA_CONTAINERD_USER=%s\nLIMA_CIDATA_CONTAINERD_SYSTEM=%s\nLIMA_CIDATA_CONTAINERD_LAZY=%s\nLIMA_CIDATA_DNS=",
+	    c->upgrade ? "1" : "", c->containerduser ? "1" : "", c->containerdsystem ? "1" : "", c->lazyengine ? "1" : "");
 	for (i = 0; i < c->dns.n; i++)
 		bufprintf(env, "%s%s", i ? " " : "", c->dns.v[i]);
 	bufputc(env, '\n');

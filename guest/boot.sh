@@ -842,8 +842,12 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
   "io.containerd.snapshotter.v1.zfs", "io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing",
   "io.containerd.tracing.processor.v1.otlp"]
 ' && engine_file "$prefix/bin/ctr" 755 '#!/bin/sh
-# ctr of the containerd of the user who calls it (made by limactl); /usr/bin/ctr is that of root
-p=$(cat "${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/containerd-rootless/child_pid" 2>/dev/null) || exec /usr/bin/ctr "$@"
+# ctr of the containerd of the user who calls it, started if it does not run (made
+# by limactl); /usr/bin/ctr is that of root
+[ "$(id -u)" != 0 ] || exec /usr/bin/ctr "$@"
+XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}
+export XDG_RUNTIME_DIR
+systemctl --user start containerd && p=$(cat "$XDG_RUNTIME_DIR/containerd-rootless/child_pid") || exit
 # the cgroup that it takes by itself is for root
 [ "${1-}" != run ] || { shift; set -- run --cgroup "ctr-$$" "$@"; }
 exec nsenter -U --preserve-credentials -m -n --wd="$PWD" -t "$p" -- /usr/bin/ctr "$@"
@@ -854,15 +858,21 @@ exit 127
 '
 }
 
+# lazy: nobody asked for an engine, and only our ctr uses it: that starts it
+lazy() {
+	[ -n "${LIMA_CIDATA_CONTAINERD_LAZY-}" ] && [ -z "${LIMA_CIDATA_CONTAINERD_ARCHIVE-}" ]
+}
+
 # engine_start: with status 1 when there is no user manager, 2 when the engine fails.
 # Not before the mounts are there: a login would wait for its share of the CPUs.
 engine_start() {
-	systemctl start "user@$uid.service" || return
+	lazy || systemctl start "user@$uid.service" || return
 	[ -n "${LIMA_CIDATA_CONTAINERD_ARCHIVE-}" ] || packaged_engine || return
 	# one that ignores TERM must not keep a stop waiting for 90 s
 	engine_file /etc/systemd/user/containerd.service.d/lima.conf 644 "[Service]${nl}TimeoutStopSec=20$nl" || return
 	# udev may not have been here yet
 	[ -c /dev/net/tun ] || modprobe -q tun
+	! lazy || return 0
 	user_manager start containerd.service || return 2
 	# that of the archive does not say when it is ready
 	tries=0
@@ -907,6 +917,7 @@ containerd() {
 		why='its packages cannot be installed'
 		command -v rootlesskit >/dev/null && [ -x /usr/bin/containerd ] || install_packages containerd runc rootlesskit slirp4netns uidmap
 	fi; then
+		! lazy || from="$from, from its first use on"
 		console "lima-progress using containerd of $from"
 		[ -z "${LIMA_CIDATA_CONTAINERD_SYSTEM-}" ] || {
 			why='its service does not start'

@@ -115,7 +115,7 @@ done
 i=0
 while [ "$i" -lt "$n" ]; do
 	i=$((i + 1))
-	https_proxy=http://127.0.0.1:1 "$limactl" --log-level=error --tty=false create --name=engine --cpus=2 --memory=2 template:default
+	https_proxy=http://127.0.0.1:1 "$limactl" --log-level=error --tty=false create --name=engine --cpus=2 --memory=2 --containerd=user template:default
 	ours firstengine engine
 	"$limactl" --log-level=fatal stop engine
 	ours againengine engine
@@ -245,7 +245,7 @@ row 'first start to ssh banner / bare QEMU' "$(median "$tmp/first.word")" "$(med
 row 'first start to Running / bare + handshake' "$(median "$tmp/first.running")" "$(median "$tmp/first.barehand")" ms
 row 'restart to ssh banner / bare QEMU' "$(median "$tmp/again.word")" "$(median "$tmp/again.bareword")" ms
 row 'restart to Running / bare + handshake' "$(median "$tmp/again.running")" "$(median "$tmp/again.barehand")" ms
-row 'first start to ssh, engine / --containerd=none' "$(median "$tmp/firstengine.word")" "$(median "$tmp/first.word")" ms
+row 'first start to ssh, --containerd=user / none' "$(median "$tmp/firstengine.word")" "$(median "$tmp/first.word")" ms
 row 'first start to Running, the same' "$(median "$tmp/firstengine.running")" "$(median "$tmp/first.running")" ms
 row 'restart to ssh, the same' "$(median "$tmp/againengine.word")" "$(median "$tmp/again.word")" ms
 row 'restart to Running, the same' "$(median "$tmp/againengine.running")" "$(median "$tmp/again.running")" ms

@@ -59,11 +59,14 @@ install-buildkit-containerd" cat setup
 	lc stop "$vm"
 	status 0
 	rm "$dir/nerdctl-full.tgz"
+	lc edit --set .containerd.user=true "$vm"
+	status 0
 	limit=300
 	lc start --tty=false "$vm"
 	status 0
 	errhas "The guest is using containerd of the distribution's packages"
 	errlacks level=error
+	guestsays active systemctl --user is-active containerd
 	sh_ ctr version
 	status 0
 	outhas Server:
@@ -78,6 +81,23 @@ install-buildkit-containerd" cat setup
 		rm "$T/bb.tar"
 	fi
 	ok 'containerd of the packages, without root: ctr imports and runs'
+	limit=120
+	lc stop "$vm"
+	status 0
+	lc edit --set "del(.containerd.user)" "$vm"
+	status 0
+	limit=300
+	lc start --tty=false "$vm"
+	status 0
+	errhas "The guest is using containerd of the distribution's packages, from its first use on"
+	sh_ systemctl --user is-active containerd
+	outis inactive
+	limit=120
+	sh_ ctr version
+	status 0
+	outhas Server:
+	guestsays active systemctl --user is-active containerd
+	ok "one that nobody asked for begins with the first ctr"
 	ln -sf "$LIMACTL" "$T/nerdctl.lima"
 	run env "LIMA_INSTANCE=$vm" "$T/nerdctl.lima" ps
 	status 127
