@@ -14634,7 +14634,7 @@ startwaiter(void)
 		return;
 	sshargs(&a, "-o ControlMaster=no -n");
 	/* sh -c, for the login shell may be fish or csh */
-	arg(&a, "sh -c '{ sh -c \"echo \\$\\$; exec tail -n +1 -F /run/lima-boot-done 2>/dev/null\" | "
+	arg(&a, "sh -c 'exec 2>/dev/null; { sh -c \"echo \\$\\$; exec tail -n +1 -F /run/lima-boot-done\" | "
 	    "{ read -r pid; read -r iid; kill \"$pid\"; test -n \"$iid\"; }; }'");
 	sshjob(KWAITER, &a);
 }

@@ -96,7 +96,7 @@ firmware: {legacyBIOS: true}
 	# and it has no sshfs, which a mount needs
 	mkdir "$HOME/cl"
 	echo shared >"$HOME/cl/f"
-	sed -i "s,^mounts: .*,mounts: [{location: \"$HOME/cl\", mountPoint: /mnt/cl}]," "$LIMA_HOME/$vm/lima.yaml"
+	sed -i "s|^mounts: .*|mounts: [{location: \"$HOME/cl\", mountPoint: /mnt/cl}]|" "$LIMA_HOME/$vm/lima.yaml"
 	limit=400
 	lc start --tty=false $vm
 	status 0
