@@ -97,7 +97,7 @@ firmware: {legacyBIOS: true}
 	mkdir "$HOME/cl"
 	echo shared >"$HOME/cl/f"
 	sed -i "s|^mounts: .*|mounts: [{location: \"$HOME/cl\", mountPoint: /mnt/cl}]|" "$LIMA_HOME/$vm/lima.yaml"
-	limit=400
+	limit=900
 	lc start --tty=false $vm
 	status 0
 	errhas 'The guest is installing sshfs'
