@@ -12538,19 +12538,24 @@ static const char mountscript[] =
 static void mountleft(struct proc *p, int st);
 static void mountsaid(struct watch *w, short revents);
 
+/* Is the mount point of t below that of out? */
+static bool
+liesin(const struct mnt *t, const struct mnt *out)
+{
+	size_t n = strlen(out->m->mountpoint);
+
+	return strncmp(t->m->mountpoint, out->m->mountpoint, n) == 0 && t->m->mountpoint[n] == '/';
+}
+
 /* Is a mount that t lies in not there? */
 static bool
 mountinner(const struct mnt *t)
 {
-	const char *in = t->m->mountpoint, *out;
-	size_t i, n;
+	size_t i;
 
-	for (i = 0; i < mnts.n; i++) {
-		out = mnts.v[i].m->mountpoint;
-		n = strlen(out);
-		if (!mnts.v[i].open && !mnts.v[i].m->lost && strncmp(in, out, n) == 0 && in[n] == '/')
+	for (i = 0; i < mnts.n; i++)
+		if (!mnts.v[i].open && !mnts.v[i].m->lost && liesin(t, &mnts.v[i]))
 			return true;
-	}
 	return false;
 }
 
@@ -12612,6 +12617,7 @@ mountsaid(struct watch *w, short revents)
 	struct mnt *t = w->arg;
 	char chunk[SAIDMAX];
 	ssize_t n = read(w->fd, chunk, sizeof chunk);
+	size_t i;
 
 	(void)revents;
 	if (n > 0)
@@ -12625,6 +12631,11 @@ mountsaid(struct watch *w, short revents)
 	if (!t->open && t->said.len && strstr(t->said.s, MOUNTED)) {
 		t->open = true;
 		t->said.len = 0;        /* what comes now is about its end */
+		for (i = 0; i < mnts.n; i++)    /* one that came before, when both had ended, is beneath it */
+			if (liesin(&mnts.v[i], t) && procruns(&mnts.v[i].ssh)) {
+				mnts.v[i].dropped = true;
+				prockill(&mnts.v[i].ssh, SIGKILL);
+			}
 		mountlinks();
 		mnts.changed(true);
 	}
