@@ -18797,8 +18797,8 @@ syncback(const struct sync *s)
 static void
 syncview(const struct sync *s)
 {
-	const char *tmp = getenv("TMPDIR"), *pager = getenv("PAGER"), *less = getenv("LESS"), *file, *base;
-	char *dir = keep("%s/lima-sync-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+	const char *pager = getenv("PAGER"), *less = getenv("LESS"), *file, *base;
+	char *dir = keep("%s/lima-sync-XXXXXX", envor("TMPDIR", "/tmp"));
 	struct sync copy = { s->in, NULL, s->guest };
 	struct args a = { 0 };
 	struct buf b = { 0 };
