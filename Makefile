@@ -29,7 +29,7 @@ RUNNEEDS = cc:gcc qemu-system-$$(uname -m):qemu-system-$$(uname -m | sed 's/x86_
 	mke2fs:e2fsprogs gzip:gzip xz:xz-utils musl-gcc:musl-tools
 TESTNEEDS = $(RUNNEEDS) isoinfo:genisoimage busybox:busybox shellcheck:shellcheck \
 	mandoc:mandoc script:bsdutils bzip2:bzip2 zstd:zstd jq:jq pgrep:procps expect:expect socat:socat unshare:util-linux rsync:rsync qemu-system-aarch64:qemu-system-arm \
-	swtpm:swtpm /usr/share/ovmf/OVMF.fd:ovmf aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu ss:iproute2
+	arch-test:arch-test /usr/lib/binfmt.d/qemu-aarch64.conf:qemu-user-static swtpm:swtpm /usr/share/ovmf/OVMF.fd:ovmf aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu ss:iproute2
 
 all: limactl $(LINKS)
 
@@ -109,6 +109,7 @@ run: setup-run
 	@echo '  ./limactl delete default remove it'
 
 test: setup-test
+	@for f in $(AGENTS); do [ -s $$f ] || rm -f $$f; done   # there may be a compiler now
 	@$(MAKE) all static lima-guestagent
 	LIMA_SUDO=1 ./test.sh
 

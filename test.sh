@@ -71,6 +71,9 @@ alive() {
 		sed -n "s,^/proc/\([0-9]*\)/.*,\1,p" | sort -u'
 }
 
+# asroot COMMAND...
+asroot() { if [ "$uid" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
 # cleanup: end what we started. Only a run that fails or is stopped needs it.
 cleanup() {
 	trap - EXIT HUP INT TERM
@@ -86,7 +89,7 @@ cleanup() {
 	for p in $(alive); do
 		kill -KILL "$p" 2>/dev/null || :
 	done
-	if [ -n "${mounted-}" ]; then umount "$mounted" 2>/dev/null || :; fi
+	if [ -n "${mounted-}" ]; then asroot umount "$mounted" 2>/dev/null || :; fi
 	chmod -R u+w "$T" 2>/dev/null || :
 	rm -rf "$T"
 }
