@@ -507,6 +507,11 @@ set_up() {
 		sed 's,//\(127\.0\.0\.1\|localhost\|\[::1\]\)\([:/]\),//'"$LIMA_GATEWAY"'\2,' |
 		in_file /etc/apt/sources.list
 	rm -f "$root/etc/apt/apt.conf.d/99mmdebstrap" "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
+	# These keep daemons from starting while packages are installed, also in
+	# the guest if they got there; mmdebstrap would remove them after us.
+	rm -f "$root/usr/sbin/policy-rc.d"
+	! [ -e "$root/sbin/start-stop-daemon.REAL" ] ||
+		mv "$root/sbin/start-stop-daemon.REAL" "$root/sbin/start-stop-daemon"
 	[ -z "$LIMA_OPTIONS" ] || printf '%s\n' "$LIMA_OPTIONS" |
 		sed 's,//\(127\.0\.0\.1\|localhost\|\[::1\]\)\([:/]\),//'"$LIMA_GATEWAY"'\2,' |
 		in_file /etc/apt/apt.conf.d/90host

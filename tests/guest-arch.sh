@@ -7,8 +7,10 @@
 foreign() {
 	f=/usr/lib/binfmt.d/qemu-$2.conf b=/proc/sys/fs/binfmt_misc
 	if ! arch-test "$1" >/dev/null 2>&1 && [ -e "$f" ] && ! [ -e $b/register ]; then
-		asroot mount -t binfmt_misc none $b 2>/dev/null && mounted=$b &&
+		if asroot mount -t binfmt_misc none $b 2>/dev/null; then
+			mounted=$b
 			asroot sh -c "cat $f >$b/register" || :
+		fi
 	fi
 	arch-test "$1" >/dev/null 2>&1
 }

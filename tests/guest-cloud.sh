@@ -57,9 +57,11 @@ firmware: {legacyBIOS: true}
 		finish
 		return
 	fi
-	says lima 'id -un'
-	says 1000 'id -u'
-	says /home/lima.linux 'echo $HOME; '
+	me=$(id -un) id=$uid
+	[ "$uid" != 0 ] || me=lima id=1000
+	says "$me" 'id -un'
+	says "$id" 'id -u'
+	says "/home/$me.linux" 'echo $HOME; '
 	says 0 'sudo -n id -u'
 	says lima-$vm hostname
 	holds await 30 sh -c "'$LIMACTL' shell $vm test -e /run/cloud-init/result.json </dev/null"

@@ -69,13 +69,15 @@ test_compat() {
 	done
 	lc clone --set '.user.home = "/home/{{.Hostname}}"' twin.a twin.c
 	lc clone twin.c twin.d
+	me=lima
+	[ "$uid" = 0 ] || me=$(id -un)
 	lc list --json
 	status 0
-	same "$(jq -r '[.name, .hostname, .dir, .sshConfigFile, .config.user.home] | join(" ")' "$out" | sed "s,$LIMA_HOME/,,g" | grep twin)" \
-'twin.a lima-twin-a twin.a twin.a/ssh.config /home/lima.linux
-twin.b lima-twin-b twin.b twin.b/ssh.config /home/lima.linux
+	same "$(jq -r '[.name, .hostname, .dir, .sshConfigFile, .config.user.home] | join(" ")' "$out" | sed "s,$LIMA_HOME/,,g" | grep twin)" "\
+twin.a lima-twin-a twin.a twin.a/ssh.config /home/$me.linux
+twin.b lima-twin-b twin.b twin.b/ssh.config /home/$me.linux
 twin.c lima-twin-c twin.c twin.c/ssh.config /home/lima-twin-c
-twin.d lima-twin-d twin.d twin.d/ssh.config /home/lima-twin-d'
+twin.d lima-twin-d twin.d twin.d/ssh.config /home/lima-twin-d"
 	lc info --yq '.shares | keys | .[]'
 	same "$(tr '\n' ' ' <"$out")" 'foo twin.a twin.b twin.c twin.d '
 	ok 'list --json: instances with the same text'
