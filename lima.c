@@ -1790,7 +1790,7 @@ hostinit(void)
 	const char *lh = envor("LIMA_HOME", NULL), *real;
 
 	host.arch = hostarch();
-	if (!(host.home = envor("HOME", NULL))) {
+	if (!(host.home = envor("HOME", NULL)) && lh) {
 		struct passwd *pw = getpwuid(getuid());
 		host.home = pw ? keep("%s", pw->pw_dir) : NULL;
 	}
@@ -8716,6 +8716,19 @@ githubname(const char *loc)
 	return nameoffile(s);
 }
 
+/* The absolute form of what a command was given. */
+static const char *
+absolutefrom(const char *from)
+{
+	const char *cwd;
+
+	if (schemelen(from) || *from == '/')
+		return from;
+	if (!(cwd = resolved(".")))
+		die("the current directory:");
+	return lexclean(keep("%s/%s", cwd, from));
+}
+
 /* The bytes that a locator, arg before it was rewritten, stands for. */
 static const char *
 locatortext(const char *arg, const char *loc)
@@ -8735,9 +8748,9 @@ locatortext(const char *arg, const char *loc)
 		if (readall(0, &b, templatemax) < 0)
 			die("read standard input:");
 	} else {
-		if (path != loc && *path != '/')
-			die("file URL %s is not an absolute path", bq(loc));
-		if (readfile(path, &b, templatemax) < 0)
+		if (path != loc && *path != '/')    /* a URL with nothing behind the host has the name `.` */
+			die("%sfile URL %s is not an absolute path", strchr(path, '/') ? "" : "filename `.` is invalid: ", bq(loc));
+		if (readfile(path = absolutefrom(path), &b, templatemax) < 0)
 			die("open %s: %s", path, errtext(errno));
 	}
 	if (!b.len)
@@ -8793,19 +8806,6 @@ struct embedding {
 };
 /* A template on its way in, and the one that wants it. */
 struct origin { const char *loc; const struct origin *up; int depth; };
-
-/* The absolute form of what a command was given. */
-static const char *
-absolutefrom(const char *from)
-{
-	const char *cwd;
-
-	if (schemelen(from) || *from == '/')
-		return from;
-	if (!(cwd = resolved(".")))
-		die("the current directory:");
-	return lexclean(keep("%s/%s", cwd, from));
-}
 
 /* A locator inside the template `from`, relative to its place. */
 static const char *
@@ -9015,7 +9015,9 @@ embedbase(struct embedding *e, const struct origin *o, struct ydoc *d, const cha
 	t.text = embedtext(e, &me, t.text, NULL);
 	(void)yparse(&b, t.text, strlen(t.text));
 	if (b.root->kind == Y_MAP) {
-		for (v = (v = yget(b.root, "base")) && v->kind == Y_SEQ ? v->first : NULL; v; v = v->next)
+		if ((v = yget(b.root, "base")) && v->kind != Y_SEQ)
+			yappend(kept, kept->root, ycopy(kept, v));
+		for (v = v && v->kind == Y_SEQ ? v->first : NULL; v; v = v->next)
 			yappend(kept, kept->root, ycopy(kept, v));
 		if (!becomebase(d, t.text))
 			for (v = b.root->first; v; v = v->next)
@@ -9105,6 +9107,7 @@ embedtext(struct embedding *e, const struct origin *o, const char *text, const c
 	struct ydoc d = { 0 }, kept = { 0 };
 	struct buf b = { 0 };
 	struct strs bases;
+	const char *only;
 	size_t i;
 
 	if (yparse(&d, text, strlen(text)) < 0 || d.root->kind != Y_MAP) {
@@ -9121,7 +9124,10 @@ embedtext(struct embedding *e, const struct origin *o, const char *text, const c
 		(void)yparse(&kept, "[]", 2);
 		for (i = 0; i < bases.n; i++)
 			embedbase(e, o, &d, bases.v[i], &kept);
-		if (kept.root->n)
+		only = kept.root->n == 1 ? ystr(yget(d.root, "base")) : NULL;
+		if (only && strcmp(only, ystr(kept.root->first)) == 0)
+			;                       /* alone and no list: it stays so */
+		else if (kept.root->n)
 			(void)yput(&d, d.root, "base", ycopy(&d, kept.root));
 		else if (bases.n)
 			ydel(&d, yget(d.root, "base"));
@@ -17625,8 +17631,8 @@ filetext(const char *path)
 {
 	struct buf b = { 0 };
 
-	if (readfile(path, &b, templatemax) < 0)
-		die("read %s:", path);
+	if (readfile(path = absolutefrom(path), &b, templatemax) < 0)
+		die("open %s:", path);
 	return bufkeep(&b);
 }
 
@@ -21532,7 +21538,8 @@ main(int argc, char *argv[])
 		if ((c->bit & (CLONE|EDIT)) && opt[FYES].set)
 			warn("--yes flag is deprecated (--tty=false is still supported and works in the same way. Also consider using --start)");
 		checkargc(c, argc, argv);
-		hostinit();
+		if (c->run != cmdyq)
+			hostinit();
 		curcmd = c;
 		r = c->run(argc, argv);
 	}

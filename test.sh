@@ -623,8 +623,19 @@ lines found.'
 	fatal "open $LIMA_HOME/nope/lima.yaml: no such file or directory"
 	ok 'stop of a missing instance'
 	lc start ./no.yaml
-	fatalhas 'no such file or directory'
-	ok 'start of a missing file'
+	fatal "open $(pwd -P)/no.yaml: no such file or directory"
+	lc edit --cpus=2 ./no.yaml
+	fatal "open $(pwd -P)/no.yaml: no such file or directory"
+	ok 'start and edit of a missing file name its whole path'
+	run env -u HOME -u LIMA_HOME "$LIMACTL" list
+	fatalhas 'neither $HOME nor $LIMA_HOME is set'
+	run env -u HOME "$LIMACTL" list -q
+	status 0
+	run env -i "$LIMACTL" yq -n true
+	outis true
+	run env -i "$LIMACTL" --version
+	status 0
+	ok 'without $HOME and $LIMA_HOME only what needs none of them works'
 	lc start template:nope
 	fatalhas 'template `nope.yaml` not found'
 	ok 'start of a missing template'

@@ -281,6 +281,10 @@ disk: 1MiB'
 	status 0
 	holds cmp "$d/os.yaml" "$T/copy.yaml"
 	mode "$T/copy.yaml" 644
+	printf '# one, no list\nbase: template:_default/mounts # that\ncpus: 2\n' >"$d/one.yaml"
+	printf 'base: %s' "$d/one.yaml" >"$T/in"
+	"$LIMACTL" tmpl copy --embed - - <"$T/in" >"$T/copy.yaml" || bad 'a base for itself'
+	holds cmp "$d/one.yaml" "$T/copy.yaml"
 	lc tmpl copy --verbatim "$d/only.yaml"
 	outis 'base: os.yaml'
 	lc tmpl copy "$d/only.yaml" -

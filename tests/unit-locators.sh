@@ -281,7 +281,9 @@ and more'
 	lc validate "file://$HOME/my.yaml"
 	status 0
 	lc validate file://my.yaml
-	fatal 'file URL `file://my.yaml` is not an absolute path'
+	fatal 'filename `.` is invalid: file URL `file://my.yaml` is not an absolute path'
+	lc validate file://a/my.yaml
+	fatal 'file URL `file://a/my.yaml` is not an absolute path'
 	head -c 5000000 /dev/zero | tr '\0' '#' >"$HOME/big.yaml"
 	lc validate "$HOME/big.yaml"
 	fatalhas 'file too large'
