@@ -878,7 +878,8 @@ readall(int fd, struct buf *b, size_t max)
 static int
 readfile(const char *path, struct buf *b, size_t max)
 {
-	int fd = open(path, O_RDONLY|O_CLOEXEC|O_NOCTTY), r, e;
+	/* musl's open(3) sets close-on-exec once more, by a call of its own */
+	int fd = openat(AT_FDCWD, path, O_RDONLY|O_CLOEXEC|O_NOCTTY), r, e;
 
 	if (fd < 0)
 		return -1;
@@ -18074,16 +18075,17 @@ listed(const struct inst *in, const char *filter)
 static void
 listdata(const struct inst *in, const char *expr, bool json, bool first)
 {
+	static struct buf b;            /* kept from one to the next */
 	struct ydoc d = { 0 };
-	struct buf b = { 0 };
 	struct xlook how = { .json = json, .raw = true, .indent = json && coloured() ? 4 : 0 };
 
+	if (b.s)
+		b.s[b.len = 0] = '\0';
 	d.root = insttree(&d, in, false);
 	xquery(&d, expr ? expr : ".", &how, true, &b);
 	if (!json && !first && b.len)
 		puts("---");
 	putdata(&b, coloured());
-	buffree(&b);
 	yfree(&d);
 }
 
