@@ -314,10 +314,11 @@ TABLE
 	cd "$OLDPWD" || exit
 	status 1
 	filelacks "$T/based.yaml" cpus
-	find templates -name '*.yaml' -exec cp --parents {} "$T" \;
-	find "$T/templates" -name '*.yaml' -exec "$LIMACTL" edit --tty=false --set 'del(.nothing)' {} \; 2>"$T/err2"
-	holds diff -r --exclude=images templates "$T/templates"
-	rm -rf "${T:?}/templates" "$T/lima.REJECTED.yaml"
+	mkdir "$T/own"          # $T/templates is the home of a section
+	find templates -name '*.yaml' -exec cp --parents {} "$T/own" \;
+	find "$T/own" -name '*.yaml' -exec "$LIMACTL" edit --tty=false --set 'del(.nothing)' {} \; 2>"$T/err2"
+	holds diff -r --exclude=images templates "$T/own/templates"
+	rm -rf "${T:?}/own" "$T/lima.REJECTED.yaml"
 	ok 'edit a file'
 	if have script; then
 		printf '#!/bin/sh\nsed -i "s/cpus: [0-9]*/cpus: ${N}/" "$1"\n' >"$T/ed"
