@@ -16852,10 +16852,11 @@ setflag(enum flagid id, const char *val)
 			itemdns(&b, opt[id].words.v[i]);        /* refuses what is none, like a number that is none */
 			buffree(&b);
 		}
-	} else if (f->type == FARRAY || !opt[id].words.n)
+	} else {
+		if (f->type != FARRAY)          /* the last one counts */
+			argsfree(&opt[id].words);
 		arg(&opt[id].words, "%s", val);
-	else
-		opt[id].words.v[0] = keep("%s", val);
+	}
 }
 
 static int
