@@ -10206,7 +10206,8 @@ listenunix(const char *path)
 	return fd;
 }
 
-/* The process that listens on a unix socket, 0 when nobody does. */
+/* The process that listens on a unix socket, 0 when nobody does, -1 when it is so
+ * busy that its queue is full (connect(2): EAGAIN). */
 static pid_t
 socketowner(const char *path)
 {
@@ -10215,7 +10216,7 @@ socketowner(const char *path)
 	int fd = connectunix(path, SOCK_NONBLOCK);
 
 	if (fd < 0)
-		return 0;
+		return errno == EAGAIN ? -1 : 0;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &uc, &n) < 0)
 		uc.pid = 0;
 	close(fd);

@@ -13,6 +13,9 @@ program() {	# program NAME: says its name, its words and what we set
 	chmod +x "$fakes/$1"
 }
 
+# five connections: the fake's queue is full
+queued() { [ "$(find "$T" -maxdepth 1 -name 'busy*' | wc -l)" -ge 5 ]; }
+
 test_shell() {
 	begin shell
 	buildfakes
@@ -101,6 +104,23 @@ y
 	logged info 'Exiting ssh session for the instance `dev`'
 	await 3 master || bad 'no other master'
 	ok '--reconnect: another master'
+	if have socat; then
+		send STOP "$m2"
+		for i in 1 2 3 4 5 6; do
+			socat -u "UNIX-CONNECT:$LIMA_HOME/dev/ssh.sock" "OPEN:$T/busy$i,creat" >/dev/null 2>&1 &
+		done
+		await 3 queued || bad 'no five connections'
+		background shell --reconnect dev true
+		await 5 grep -q 'Exiting ssh session\|nobody listens' "$err" || bad 'it says nothing'
+		m=$m2
+		send CONT "$m2"
+		collect 30
+		logged info 'Exiting ssh session for the instance `dev`'
+		await 10 master || bad 'no other master'
+		ok '--reconnect: a master whose queue is full is one'
+	else
+		skip 'a full queue' 'needs socat'
+	fi
 
 	# --sync, with the guest on this host: an ssh that runs the words here
 	cat >"$T/runssh" <<'END'
