@@ -3602,7 +3602,8 @@ walkkeys(struct layers *l, int i, const struct key *rows, const struct ynode *ma
 				putnode(l, k, item, i, n);
 			/* null and empty mean nothing, and neither does a false */
 			if (l->warn && k->later && n->kind != Y_NULL && (n->kind != Y_BOOL || n->i) && (n->s ? *n->s != 0 : n->n > 0))
-				warn("%s:%d: field `%s` has no effect in this version", l->where[i], n->key->line, path);
+				logline(WARN, (struct field[]){ { "comment", keep("%s:%d", l->where[i], n->key->line) }, { NULL, NULL } },
+				    keep(".%s is not implemented yet for QEMU driver", path));
 		} else if (onway && n->kind == Y_MAP) {
 			walkkeys(l, i, rows, n, keep("%s.", path), item);
 		} else if (onway && n->kind != Y_NULL) {
@@ -4188,10 +4189,20 @@ madeby(struct conf *c)
 		}
 }
 
-/* Values that mean the default: 0 CPUs, and the word `default`. */
+/* Values that mean the default: 0 CPUs, and the word `default`; and an override
+ * out of the environment. */
 static void
 emptydefaults(struct conf *c)
 {
+	static bool told;
+	const char *s = envor("LIMA_SSH_OVER_VSOCK", NULL);
+
+	if (s) {
+		c->overvsock = strchr("1tT", *s) != NULL;
+		if (!told)
+			warn("$LIMA_SSH_OVER_VSOCK is deprecated; set `ssh.overVsock` in the configuration");
+		told = true;
+	}
 	if (c->cpus == 0)
 		c->cpus = UNSET;
 	if (c->os && strcmp(c->os, "default") == 0)
@@ -16120,6 +16131,8 @@ followclose(void)
 static void
 followlog(const char *s)
 {
+	/* what ssh says of a guest that is not up yet, or goes down */
+	static const char *const passing[] = { "kex_exchange_identification: ", "Connection ", "banner exchange: " };
 	struct ydoc d = { 0 };
 	struct field f[8] = { { NULL, NULL } };
 	const struct ynode *m, *lv, *n;
@@ -16129,8 +16142,10 @@ followlog(const char *s)
 	if (yparsejson(&d, s, strlen(s)) < 0 || !(m = yget(d.root, "msg")) || m->kind != Y_STR ||
 	    !(lv = yget(d.root, "level")) || lv->kind != Y_STR) {
 		bufputs(&b, "[hostagent] ");
-		bufsafe(&b, s, strlen(s));
-		logline(INFO, NULL, b.s);
+		bufsafe(&b, s, strcspn(s, "\r"));
+		for (i = 0; i < LEN(passing) && !startswith(s, passing[i]); i++)
+			;
+		logline(i < LEN(passing) ? DEBUG : INFO, NULL, b.s);
 	} else {
 		for (i = 0; i < LEN(levels) - 1 && strcmp(levels[i].name, lv->s) != 0; i++)
 			;

@@ -791,6 +791,17 @@ vmType: krunkit' 'vmType `krunkit` is not a registered driver' 'another driver'
 	holds grep -qF '[2:1] unknown field' "$err"
 	logged info "\`$HOME/t.yaml\`: OK"
 	ok 'unknown keys are warned of once, with a position'
+	printf '%s\n' 'images: [{location: x}]' 'ssh: {overVsock: true}' >"$HOME/t.yaml"
+	lc validate "$HOME/t.yaml"
+	status 0
+	logged warning '.ssh.overVsock is not implemented yet for QEMU driver'
+	sed -i 's/true/false/' "$HOME/t.yaml"
+	lc validate "$HOME/t.yaml"
+	errlacks overVsock
+	run env LIMA_SSH_OVER_VSOCK=true "$LIMACTL" validate --fill "$HOME/t.yaml"
+	outhas 'overVsock: true'
+	logged warning '$LIMA_SSH_OVER_VSOCK is deprecated; set `ssh.overVsock` in the configuration'
+	ok 'ssh.overVsock is taken and said to do nothing'
 	printf '%s\r\n' 'images:' '- location: x' 'cpus: 3' >"$HOME/t.yaml"
 	lc validate --fill "$HOME/t.yaml"
 	status 0
@@ -2177,8 +2188,11 @@ serial lima-boot-done i 0'
 	collect 20
 	status 0
 	errhas READY
+	errhas '[hostagent] fake ssh: refused"'
+	errlacks kex_exchange
+	holds grep -q '^kex_exchange' "$LIMA_HOME/dev/ha.stderr.log"
 	lc stop dev
-	ok 'ssh is refused at first: tried again'
+	ok 'ssh is refused at first: tried again, and only what is no passing word of ssh is shown'
 	plan "$goodboot"'
 wait go
 event {"timestamp":{"seconds":1,"microseconds":1},"event":"BLOCK_IO_ERROR","data":{"device":"boot-disk","operation":"write","action":"stop","nospace":true,"reason":"No space left on device"}}'

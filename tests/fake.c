@@ -335,7 +335,7 @@ ssh(int argc, char *argv[])
 		return 0;
 	}
 	if (!ask && access(fmt("%s/sshfail", dir), F_OK) == 0) {
-		fputs("fake ssh: refused\n", stderr);
+		fputs("kex_exchange_identification: read: Connection reset by peer\r\nfake ssh: refused\r\n", stderr);
 		return 255;
 	}
 	if (!conf || !(f = fopen(conf, "r")))
