@@ -19381,6 +19381,8 @@ hmprun(const char *dir, const char *line)
 	struct buf b = { 0 };
 	bool asked = false;
 
+	buffree(&hmp.out);
+	memset(&hmp, 0, sizeof hmp);
 	if (q.fd < 0)
 		die("connect %s:", sock);
 	bufputs(&b, "{\"command-line\":");
@@ -19455,6 +19457,16 @@ snapshotloaded(const struct inst *in)
 		warn("The clock of the instance %s could not be set (try `limactl restart %s`)", bq(in->name), in->name);
 }
 
+/* QEMU pauses the guest before it looks for the snapshot, and leaves it so when
+ * there is none. */
+static void
+snapshotmissing(const char *dir)
+{
+	hmprun(dir, "info status");
+	if (hmp.out.s && strstr(hmp.out.s, "restore-vm"))
+		hmprun(dir, "cont");
+}
+
 static int
 snapshot(const char *name, const struct snapop *op)
 {
@@ -19479,9 +19491,11 @@ snapshot(const char *name, const struct snapop *op)
 		hmprun(in.dir, list ? op->hmp : keep("%s %s", op->hmp, tag));
 		if (list)
 			snapshottable(hmp.out.s ? hmp.out.s : "");
-		else if (hmp.out.len && *chomp(hmp.out.s))
+		else if (hmp.out.len && *chomp(hmp.out.s)) {
 			warn("output: %s", hmp.out.s);
-		else if (op == &snapops[1])
+			if (op == &snapops[1] && strstr(hmp.out.s, "does not exist"))
+				snapshotmissing(in.dir);
+		} else if (op == &snapops[1])
 			snapshotloaded(&in);
 		buffree(&hmp.out);
 		close(lock);

@@ -158,6 +158,10 @@ test_copy() {
 	status 0
 	lc snapshot list src --quiet
 	noout
+	lc snapshot apply src --tag none
+	status 0
+	errhas 'does not exist'
+	same "$(guest echo runs)" runs
 	ok 'snapshots of a running guest: back in time, and ssh and the clock work'
 
 	# tunnel

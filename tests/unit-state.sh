@@ -100,6 +100,12 @@ two'
 	status 0
 	logged warning 'output: Error: no such snapshot'
 	ok 'what QEMU says is a warning'
+	rm "$fakes/hmp.log"
+	hmpsays '"Error: Snapshot x does not exist; paused (restore-vm)\r\n"'
+	lc snapshot apply dev --tag x
+	status 0
+	same "$(tr '\n' ' ' <"$fakes/hmp.log")" '"loadvm x" "info status" "cont" '
+	ok 'a guest that QEMU paused for a snapshot that is not there runs on'
 	hmpsays '"List of snapshots present on all disks:\r\nID        TAG               VM SIZE                DATE     VM CLOCK     ICOUNT\r\n--        one              1.2 MiB 2026-11-24 19:00:00 00:00:01.000          0\r\n"'
 	lc snapshot list dev
 	status 0
