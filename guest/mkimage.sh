@@ -736,12 +736,17 @@ END
 		[Unit]
 		After=ssh.service
 	END
-	for u in dev-mqueue sys-kernel-tracing run-lock tmp; do
+	for u in dev-mqueue sys-kernel-tracing run-lock; do
 		in_file "/etc/systemd/system/$u.mount.d/lima.conf" <<-END
 			[Unit]
 			After=systemd-logind.service
 		END
 	done
+	# /tmp/lima is mounted in it. (Debian 12 has none.)
+	in_file /etc/systemd/system/tmp.mount.d/lima.conf <<-END
+		[Unit]
+		Before=lima-boot.service
+	END
 	# Of 500 devices most are terminals, CPUs and the like, for which udev
 	# has nothing to do but takes 10 ms each.
 	in_file /etc/systemd/system/systemd-udev-trigger.service.d/lima-some.conf <<-END
@@ -807,7 +812,8 @@ trim() {
 		sys-kernel-debug.mount sys-kernel-config.mount sys-fs-fuse-connections.mount \
 		dev-hugepages.mount proc-sys-fs-binfmt_misc.automount \
 		e2scrub_reap.service getty.target getty@tty1.service \
-		systemd-user-sessions.service systemd-boot-random-seed.service
+		systemd-user-sessions.service systemd-boot-random-seed.service \
+		sshd-keygen.service
 	rm -rf "$root"/etc/systemd/system/timers.target.wants \
 		"$root"/etc/systemd/system/getty.target.wants \
 		"$root"/etc/systemd/system/network-online.target.wants \

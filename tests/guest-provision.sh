@@ -4,6 +4,9 @@
 
 test_provision() {
 	beginguest provision prov
+	# Debian 13: its units differ from those of 12, which the other sections have
+	image=mmdebstrap:trixie
+	echo here >"$HOME/file"
 	have openssl && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /CN=lima-test \
 		-keyout "$T/ca.key" -out "$T/ca.pem" 2>/dev/null
 	cat >"$HOME/prov.yaml" <<-END
@@ -11,7 +14,7 @@ test_provision() {
 		cpus: 2
 		memory: 1GiB
 		disk: 10GiB
-		mounts: []
+		mounts: [{location: "~", mountPoint: /tmp/home}]
 		containerd: {user: false}
 		env: {FOO: "b a'r \$x \"q\"", ZED: z}
 		param: {name: "va lue"}
@@ -56,10 +59,13 @@ test_provision() {
 		    echo last >>/root/order
 	END
 	[ ! -e "$T/ca.pem" ] || printf 'caCerts: {files: ["%s"]}\n' "$T/ca.pem" >>"$HOME/prov.yaml"
+	limit=600
+	lc create --tty=false --name "$vm" "$HOME/prov.yaml"
+	status 0
 	http_proxy=http://u:p@localhost:3128/x HTTPS_PROXY=http://10.9.8.7:1
 	export http_proxy HTTPS_PROXY
 	limit=600
-	lc start --tty=false --name "$vm" "$HOME/prov.yaml"
+	lc start --tty=false "$vm"
 	unset http_proxy HTTPS_PROXY
 	status 0
 	errhas READY
@@ -80,6 +86,11 @@ dependency
 system b a'r \$x \"q\" va lue va lue
 last" sudo cat /root/order
 	ok 'order: boot, dependency, system; environment and parameters'
+	guestsays '13 active here' sh -c '. /etc/os-release; echo "$VERSION_ID $(systemctl is-active systemd-logind) $(cat /tmp/home/file)"'
+	sh_ systemd-analyze verify default.target
+	outlacks cycle
+	errlacks cycle
+	ok "Debian 13: no unit is left out, and a mount in /tmp is seen"
 	sh_ cat user.out
 	outhas "$guest /home/$guest.linux /run/user/$id va lue"
 	ok 'user scripts run as the user, in a session with a user manager'
