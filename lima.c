@@ -15610,6 +15610,9 @@ readinotify(struct watch *w, short revents)
 	if (sock && !ha.mastersup && procruns(&ha.kids[KMASTER]) &&
 	    socketowner(ha.sshsock) == ha.kids[KMASTER].pid)
 		haevent(EMASTER);
+	/* somebody removed it: whoever comes would wait for a new one */
+	if (sock && ha.mastersup && access(ha.sshsock, F_OK) < 0)
+		prockill(&ha.kids[KMASTER], SIGTERM);
 }
 
 static void
@@ -15968,7 +15971,7 @@ agentstart(const struct inst *in)
 	watchadd(&ha.wsig, ha.sig[0], POLLIN, readsignal);
 	if ((ha.inotify = inotify_init1(IN_CLOEXEC|IN_NONBLOCK)) < 0 ||
 	    (ha.wdserial = inotify_add_watch(ha.inotify, log, IN_MODIFY)) < 0 ||
-	    (ha.wddir = inotify_add_watch(ha.inotify, ha.dir, IN_CREATE|IN_MOVED_TO)) < 0)
+	    (ha.wddir = inotify_add_watch(ha.inotify, ha.dir, IN_CREATE|IN_MOVED_TO|IN_DELETE)) < 0)
 		die("inotify on %s (raise fs.inotify.max_user_instances):", ha.dir);
 	watchadd(&ha.winotify, ha.inotify, POLLIN, readinotify);
 	ha.retry = retryfirst;

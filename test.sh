@@ -2178,8 +2178,16 @@ serial lima-boot-done i 0'
 	await 5 test -S "$LIMA_HOME/dev/ssh.sock" || bad 'no ssh.sock'
 	[ "$(starts ssh)" -gt "$before" ] || bad 'no new ssh'
 	is dev Running || bad 'it does not run'
+	m=
+	master && m=$m2
+	rm "$LIMA_HOME/dev/ssh.sock"
+	limit=20
+	lc shell --tty=false --workdir=/ dev true
+	status 0
+	await 5 master || bad 'no new master without ssh.sock'
+	holds test -S "$LIMA_HOME/dev/ssh.sock"
 	lc stop dev
-	ok 'the guest reboots: the agent stays and logs in again'
+	ok 'the guest reboots, or ssh.sock is removed: the agent stays and logs in again'
 	plan "$goodboot"
 	: >"$fakes/sshfail"
 	background start dev
