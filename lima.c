@@ -54,7 +54,7 @@
  *	 31. Creating and starting         700
  *	 32. Listing                       300
  *	 33. shell and copy                890
- *	 34. Other commands               2210
+ *	 34. Other commands               2230
  *	 35. main                          250
  */
 #define _GNU_SOURCE
