@@ -44,8 +44,8 @@
  *	 21. QEMU                          460
  *	 22. QMP                           150
  *	 23. The loop                      250
- *	 24. Mounts                        650
- *	 25. Guest agent                   520
+ *	 24. Mounts                        660
+ *	 25. Guest agent                   540
  *	 26. Port forwards                 950
  *	 27. Host agent                   1670
  *	 28. Following a start             400
@@ -13225,7 +13225,7 @@ gaconnect(const char *path, void (*said)(const struct said *))
  * it did when it was last sent is not sent again. */
 
 #define INOTES 4096                     /* files remembered, a power of 2 */
-static const uint32_t inomask = IN_CREATE|IN_MODIFY|IN_CLOSE_WRITE|IN_ATTRIB|IN_MOVED_TO|IN_ONLYDIR|IN_DONT_FOLLOW|IN_EXCL_UNLINK;
+static const uint32_t inomask = IN_CREATE|IN_MODIFY|IN_CLOSE_WRITE|IN_ATTRIB|IN_MOVED_TO|IN_ONLYDIR|IN_EXCL_UNLINK;
 static struct {
 	const struct conf *c;
 	struct watch w;
@@ -13238,6 +13238,32 @@ static struct {
 	struct timer scan, flush;
 	bool full, slow, odd;           /* said so */
 } ino;
+
+/* What of path lies in a mount, NULL: nothing does. */
+static const char *
+inomount(const struct mount *m, const char *path)
+{
+	size_t n = strcmp(m->location, "/") == 0 ? 0 : strlen(m->location);
+
+	return m->writable && !m->lost && strncmp(path, m->location, n) == 0 && (path[n] == '/' || !path[n]) ? path + n : NULL;
+}
+
+/* Open path with a mount as the root: the guest may have put a link in the way. */
+static int
+inoopen(const char *path, int flags)
+{
+	const struct mount *m = ino.c->mounts.v, *end = m + ino.c->mounts.n;
+	struct fx s = { 0 };
+	const char *p;
+	int fd = -1;
+
+	for (; fd < 0 && m < end; m++)
+		if ((p = inomount(m, path)) && (s.root = open(m->location, O_PATH|O_DIRECTORY|O_CLOEXEC)) >= 0) {
+			fd = fxopen(&s, p[0] && p[1] ? p + 1 : ".", flags, 0);
+			close(s.root);
+		}
+	return fd;
+}
 
 /* Remember that a file has changed.  Takes path. */
 static void
@@ -13277,8 +13303,8 @@ inonote(char *path)
 static bool
 inotell(const char *path, const struct stat *st)
 {
-	const struct mount *m = ino.c->mounts.v;
-	size_t i, n;
+	const struct mount *m = ino.c->mounts.v, *end = m + ino.c->mounts.n;
+	const char *p;
 
 	if (strpbrk(path, "\n\r")) {
 		if (!ino.odd)
@@ -13286,13 +13312,10 @@ inotell(const char *path, const struct stat *st)
 		ino.odd = true;
 		return true;
 	}
-	for (i = 0; i < ino.c->mounts.n; i++, m++) {
-		n = strcmp(m->location, "/") == 0 ? 0 : strlen(m->location);
-		if (m->writable && !m->lost && strncmp(path, m->location, n) == 0 && (path[n] == '/' || !path[n]) &&
-		    strlen(m->mountpoint) + strlen(path + n) < PATH_MAX &&
-		    !gatell("inotify %lld %ld %s%s\n", (long long)st->st_mtim.tv_sec, st->st_mtim.tv_nsec, m->mountpoint, path + n))
+	for (; m < end; m++)
+		if ((p = inomount(m, path)) && strlen(m->mountpoint) + strlen(p) < PATH_MAX &&
+		    !gatell("inotify %lld %ld %s%s\n", (long long)st->st_mtim.tv_sec, st->st_mtim.tv_nsec, m->mountpoint, p))
 			return false;
-	}
 	return true;
 }
 
@@ -13302,13 +13325,16 @@ inoflush(struct timer *t)
 	struct inote *p = ino.notes, *end = p + INOTES;
 	struct stat st;
 	uint64_t look;
+	int fd;
 
 	for (; p < end; p++) {
 		if (!p->due)
 			continue;
 		p->due = false;
+		if (!ga.up || (fd = inoopen(p->path, O_PATH|O_NOFOLLOW)) < 0)
+			continue;
 		/* a link's target may lie anywhere in the guest */
-		if (!ga.up || lstat(p->path, &st) < 0 || S_ISLNK(st.st_mode))
+		if (fxdone(fstat(fd, &st), fd, -1) < 0 || S_ISLNK(st.st_mode))
 			continue;
 		look = ((uint64_t)st.st_mtim.tv_sec * 1000000007u + (uint64_t)st.st_mtim.tv_nsec) * 31 + (uint64_t)st.st_ino;
 		look = (look * 31 + st.st_mode) * 31 + (uint64_t)st.st_size;
@@ -13370,17 +13396,25 @@ inopath(const char *dir, const char *name)
 static void
 inoscan(struct inotodo d)
 {
-	int wd = inotify_add_watch(ino.w.fd, d.path, inomask);
+	int wd, fd = inoopen(d.path, O_RDONLY|O_DIRECTORY|O_NOFOLLOW);
+	char path[40];
 	struct dirent *e;
 	struct stat st;
-	DIR *dp = NULL;
+	DIR *dp;
 	size_t i;
 
+	if (fd < 0) {
+		free(d.path);
+		return;
+	}
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	wd = inotify_add_watch(ino.w.fd, path, inomask);
 	if (wd < 0 && errno == ENOSPC && !ino.full) {
 		ino.full = true;
 		warn("mountInotify: the guest does not hear of changes in %s and others (raise fs.inotify.max_user_watches)", bq(d.path));
 	}
-	if (wd < 0 || !(dp = opendir(d.path))) {
+	if (wd < 0 || !(dp = fdopendir(fd))) {
+		close(fd);
 		free(d.path);
 		return;
 	}
