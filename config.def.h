@@ -68,7 +68,8 @@ static const long long rebootcalm = 3600 * 1000;        /* so long without a reb
 /* ---- bounds ---- */
 static const int inotifymax = 16384;                    /* mountInotify: directories that are watched, over all mounts */
 static const long long serialcap = 8 << 20;             /* serial.log is cut when it grows beyond, bytes */
-static const long long logcap = 64 << 20;                /* ha.*.log that grew beyond take no more of what a guest can cause, bytes */
+static const long long logcap = 64 << 20;                /* ha.*.log that grew beyond take no more of what a guest can cause, bytes;
+                                                         * of what others write, to twice that, the end is cut away */
 static const long long buildspace = 1LL << 30;          /* free bytes a built image needs in the cache */
 static const long long resumespace = 64 << 20;          /* free bytes with which a VM paused on a full disk goes on */
 static const int manywords = 200;                       /* lines of failed scripts that are passed on */

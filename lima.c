@@ -11476,6 +11476,16 @@ fxlandlock(int root, bool readonly)
 #define FXARCH 0x80000016
 #endif
 
+struct insn { uint16_t code; uint8_t yes, no; uint32_t k; };     /* struct sock_filter, seccomp(2) */
+
+static bool
+seccomp(const struct insn *f, unsigned short n)
+{
+	const struct { unsigned short n; const struct insn *f; } prog = { n, f };
+
+	return prctl(PR_SET_SECCOMP, 2 /* SECCOMP_MODE_FILTER */, &prog) == 0;
+}
+
 /* Refuse every system call but those in the table: no exec, socket, fork, mount,
  * ptrace.  ENOSYS and not death, for a C library may try one it can do without. */
 static bool
@@ -11531,8 +11541,7 @@ fxseccomp(void)
 #endif
 	};
 	enum { N = LEN(calls), ENTRY = 4 };
-	struct insn { uint16_t code; uint8_t yes, no; uint32_t k; } f[ENTRY + N + 2];   /* struct sock_filter, seccomp(2) */
-	const struct { unsigned short n; struct insn *f; } prog = { LEN(f), f };
+	struct insn f[ENTRY + N + 2];
 	size_t i;
 
 	_Static_assert(N < 255, "a jump is a byte");
@@ -11547,7 +11556,7 @@ fxseccomp(void)
 		f[ENTRY + i] = (struct insn){ 0x15, (uint8_t)(N - i), 0, (uint32_t)calls[i] };
 	f[ENTRY + N] = f[2];
 	f[ENTRY + N + 1] = (struct insn){ 0x06, 0, 0, 0x7fff0000 };     /* allow */
-	return prctl(PR_SET_SECCOMP, 2 /* SECCOMP_MODE_FILTER */, &prog) == 0;
+	return seccomp(f, LEN(f));
 #endif
 }
 
@@ -12849,6 +12858,29 @@ mapid(const char *file, long inside, long outside)
 	return r;
 }
 
+/* virtiofsd becomes the user of the guest whose request it serves, and can when
+ * that is its own, the only one its user namespace has.  It shall stay who it is
+ * and believe otherwise: so root in the guest makes files that are the user's, as
+ * with sshfs.  What a user may do is decided in the guest. */
+static void
+staywho(void)
+{
+#ifdef SYS_setresuid32
+	enum { UID = SYS_setresuid32, GID = SYS_setresgid32 };
+#else
+	enum { UID = SYS_setresuid, GID = SYS_setresgid };
+#endif
+	static const struct insn f[] = {
+		{ 0x20, 0, 0, 0 },              /* load the call's number */
+		{ 0x15, 1, 0, UID }, { 0x15, 0, 1, GID },
+		{ 0x06, 0, 0, 0x00050000 },     /* do nothing, return 0 */
+		{ 0x06, 0, 0, 0x7fff0000 },     /* allow */
+	};
+
+	if (!seccomp(f, LEN(f)))
+		warn("seccomp: only the user can make files in the guest:");
+}
+
 /* Become virtiofsd of dir, with its socket as descriptor 3.  In a user namespace
  * the host's user has the guest's uid, so that what belongs to the one belongs to
  * the other, and virtiofsd may shut itself in without root.  It knows no
@@ -12879,6 +12911,7 @@ servefs(const char *dir, uid_t guest, bool readonly)
 		if (mapid("/proc/self/uid_map", inside, uid) < 0 || mapid("/proc/self/gid_map", inside, gid) < 0)
 			die("map user %ld to the guest's:", uid);
 		keepcaps();
+		staywho();
 	} else if (uid)
 		die("virtiofsd needs root or a user namespace, which this host refuses; `mountType: reverse-sshfs` needs neither:");
 	else
@@ -12890,6 +12923,7 @@ servefs(const char *dir, uid_t guest, bool readonly)
 	arg(&a, "%s", prog);
 	arg(&a, "--fd=3");
 	if (rust) {
+		arg(&a, "--log-level=error");
 		arg(&a, "--shared-dir=%s", dir);
 		arg(&a, "--sandbox=%s", ownproc() ? "namespace" : "chroot");
 		if (strstr(b.s, "--translate-uid")) {
@@ -14528,7 +14562,8 @@ static struct {
 	long long retry;                /* pause before the next ssh master, ms */
 	long long port;
 	long long t0;                   /* QEMU's launch */
-	off_t logat;                    /* where in ha.stderr.log its words begin */
+	const char *log;                /* ha.stderr.log */
+	off_t logat;                    /* where in it QEMU's words begin */
 	long long rebootat;             /* the last one */
 	int reboots, starts, words;
 	bool word;                      /* the console said that sshd listens */
@@ -14540,7 +14575,7 @@ static struct {
 	const char *whygone;            /* of a stop the guest asked for */
 	struct qmp qmp;
 	struct proc kids[NKID];
-	int inotify, wdserial, wddir;
+	int inotify, wdserial, wddir, wdlog;
 	int serial;                     /* serial.log, read at its offset */
 	struct buf line;                /* console line so far */
 	size_t stage;                   /* how far the console got, index in consolewords[] */
@@ -14867,7 +14902,7 @@ startqemu(void)
 	j.argv = a.v;
 	info("Starting QEMU (hint: to watch the boot progress, see %s)", bq(keep("%s/serial*.log", ha.dir)));
 	ha.t0 = now();
-	ha.logat = stat(keep("%s/ha.stderr.log", ha.dir), &st) == 0 ? st.st_size : 0;
+	ha.logat = stat(ha.log, &st) == 0 ? st.st_size : 0;
 	r = procstart(&ha.kids[KQEMU], &j, kidended);
 	e = errno;
 	close(fd);
@@ -15621,6 +15656,7 @@ readinotify(struct watch *w, short revents)
 {
 	_Alignas(struct inotify_event) char chunk[4096];
 	const struct inotify_event *e;
+	struct stat st;
 	ssize_t n, at;
 	bool console = false, sock = false;
 
@@ -15634,6 +15670,9 @@ readinotify(struct watch *w, short revents)
 				timerset(&ha.namesdue, retryfirst);
 			}
 			console |= e->wd == ha.wdserial;
+			/* QEMU, ssh and others, that write there too, know no limit of their own */
+			if (e->wd == ha.wdlog && stat(ha.log, &st) == 0 && st.st_size > 2 * logcap && truncate(ha.log, logcap) < 0)
+				ha.wdlog = -1;
 			if (e->wd != ha.wddir && e->len && strcmp(e->name, "leases") == 0)
 				timerset(&ha.namesdue, retryfirst);
 			sock |= e->wd == ha.wddir && e->len && strcmp(e->name, "ssh.sock") == 0;
@@ -15682,7 +15721,7 @@ static bool
 startagain(void)
 {
 	char text[16384] = "";
-	int fd = open(keep("%s/ha.stderr.log", ha.dir), O_RDONLY|O_CLOEXEC|O_NOFOLLOW);
+	int fd = open(ha.log, O_RDONLY|O_CLOEXEC|O_NOFOLLOW);
 	bool again = false;
 
 	/* what this one wrote, and not one before */
@@ -16007,6 +16046,8 @@ agentstart(const struct inst *in)
 	    (ha.wdserial = inotify_add_watch(ha.inotify, log, IN_MODIFY)) < 0 ||
 	    (ha.wddir = inotify_add_watch(ha.inotify, ha.dir, IN_CREATE|IN_MOVED_TO|IN_DELETE)) < 0)
 		die("inotify on %s (raise fs.inotify.max_user_instances):", ha.dir);
+	ha.log = keep("%s/ha.stderr.log", ha.dir);
+	ha.wdlog = inotify_add_watch(ha.inotify, ha.log, IN_MODIFY);    /* -1: in the foreground there is none */
 	watchadd(&ha.winotify, ha.inotify, POLLIN, readinotify);
 	ha.retry = retryfirst;
 	if (ha.c->plain)

@@ -10,6 +10,9 @@ config() {
 	lc validate --fill "$HOME/m.yaml"
 }
 
+# bounded FILE: not far above what config.def.h allows a log
+bounded() { [ "$(stat -c %s "$1")" -lt $((65 << 20)) ]; }
+
 test_mountconf() {
 	begin mountconf
 	buildfakes
@@ -154,6 +157,9 @@ mounts:
 			holds await 10 grep -q "virtiofsd of the mount $HOME/a b has ended, " "$dir/ha.stderr.log"
 			holds await 10 grep -q '"degraded":true' "$dir/ha.stdout.log"
 			ok 'virtiofsd: where it works, as whom, and its end degrades the instance'
+			truncate -s 200M "$dir/ha.stderr.log"
+			holds await 10 bounded "$dir/ha.stderr.log"
+			ok 'a log that others fill is cut'
 		fi
 		lc stop "t$i"
 		status 0
