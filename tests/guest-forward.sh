@@ -38,7 +38,7 @@ memory: 768MiB
 disk: 10GiB
 mounts: []
 containerd: {user: false, system: false}
-ssh: {forwardAgent: true}
+ssh: {forwardAgent: true, forwardX11: true, forwardX11Trusted: true}
 portForwards:
 - {guestPort: 81, ignore: true, guestIP: 0.0.0.0, guestIPMustBeZero: false}
 - {guestPortRange: [3000, 3002], hostPortRange: [$b, $((b + 2))]}
@@ -217,6 +217,26 @@ portForwards:
 	lc shell "$vm" sh -c 'SSH_AUTH_SOCK=/run/host-services/ssh-auth.sock; export SSH_AUTH_SOCK; [ -S "$SSH_AUTH_SOCK" ] && ssh-add -l'
 	outhas 'no identities'
 	ok "the host's ssh agent at /run/host-services/ssh-auth.sock"
+	# without xauth(1) and X: sshd gets one that keeps the cookie, bash says what a
+	# client says first, and who listens as the host's X server hears it
+	if have socat; then
+		d=$((b % 1000 + 1000))
+		sh_ sudo sh -c 'printf "#!/bin/sh\ncat >/tmp/xauth\n" >/usr/bin/xauth && chmod 755 /usr/bin/xauth'
+		status 0
+		socat -u "TCP-LISTEN:$((6000 + d)),bind=127.0.0.1,reuseaddr" "CREATE:$T/x11" &
+		pid=$!
+		run env DISPLAY="127.0.0.1:$d" "$LIMACTL" shell "$vm" bash -c 'echo "$DISPLAY"; n=${DISPLAY#*:}
+			exec 3<>/dev/tcp/127.0.0.1/$((6000 + ${n%.*}))
+			printf "l\0\v\0\0\0\022\0\020\0\0\0MIT-MAGIC-COOKIE-1\0\0" >&3
+			printf %b "$(sed -n "s/^add .* //p" /tmp/xauth | sed "s/../\\\\x&/g")" >&3; sleep 2'
+		status 0
+		outis 'localhost:10.0'
+		holds await 10 grep -aq MIT-MAGIC-COOKIE-1 "$T/x11"
+		kill $pid 2>/dev/null || :
+		ok "X11 comes to the host's display"
+	else
+		skip X11 'socat is not installed'
+	fi
 	lc shell "$vm" sudo date -s '2020-01-01 00:00:00'
 	fwqmp() { printf '{"execute":"qmp_capabilities"}{"execute":"%s"}\n' "$1" | timeout 5 socat -t 2 - "UNIX-CONNECT:$dir/qmp.sock" | grep -q '"return"'; }
 	if have socat; then

@@ -9,6 +9,9 @@ server() { head -n 1 "$dir/mnt.$1.pid"; }
 # another PID N: mount N has another server
 another() { [ -s "$dir/mnt.$2.pid" ] && [ "$(server "$2")" != "$1" ] && kill -0 "$(server "$2")" 2>/dev/null; }
 
+# degraded: list says that a mount is not there
+degraded() { "$LIMACTL" list 2>&1 | grep -q 'has errors.*the mount .* is not there'; }
+
 # mayvirtiofs: virtiofsd is here and may shut itself in
 mayvirtiofs() {
 	for v in /usr/libexec/virtiofsd /usr/lib/virtiofsd /usr/lib/qemu/virtiofsd; do
@@ -200,6 +203,17 @@ containerd: {user: false}
 		changes=$(grep -c . "$T/changes")
 		fails [ "$changes" -gt 12 ]
 		ok 'mountInotify: who watches in the guest hears of changes on the host, which keep their times'
+		# a guest that moves a directory away that is watched, and puts a link there
+		mkdir -p "$T/beside/x/deep"
+		touch -d @1000000000 "$T/beside/x/deep/leak"
+		sh_ sh -c "mkdir -p '$HOME/sub/a/x'; sudo sh -c 'mkdir -p $T/beside/x/deep; touch -d @1 $T/beside/x/deep/leak'; sleep 1"
+		send STOP "$(cat "$dir/ha.pid")"
+		sh_ sh -c "mv '$HOME/sub/a' '$HOME/sub/b'; ln -s '$T/beside' '$HOME/sub/a'; mkdir '$HOME/sub/b/x/deep'"
+		status 0
+		send CONT "$(cat "$dir/ha.pid")"
+		sleep 3
+		guestsays 1 stat -c %Y "$T/beside/x/deep/leak"
+		ok 'mountInotify: a link that the guest makes leads to nothing beside the mount'
 	else
 		skip mountInotify 'no musl-gcc to build the watcher'
 	fi
@@ -236,7 +250,11 @@ containerd: {user: false}
 		same "$(cat "$HOME/inner/vl")" v
 		same "$(stat -c '%u %a' "$HOME/inner/v")" "$uid 750"
 		guestsays odd cat "/mnt/${a##*/}/$guest/f"
-		ok 'mountType: virtiofs, with the same owners on both sides'
+		sh_ sudo sh -c "echo root >'$HOME/sub/r' && mkdir '$HOME/sub/rd' && stat -c %U '$HOME/sub/r' '$HOME/sub/rd' | sort -u"
+		outis "$guest"
+		same "$(stat -c %u "$HOME/inner/r" "$HOME/inner/rd" | sort -u)" "$uid"
+		guestsays root cat "$HOME/sub/r"
+		ok 'mountType: virtiofs, with the same owners on both sides, also of what root makes in the guest'
 		sh_ sudo mount -o remount,rw "$HOME"
 		sh_ touch "$HOME/file" "$HOME/no"
 		errhas 'Read-only file system'
@@ -244,6 +262,11 @@ containerd: {user: false}
 		sh_ cat "$HOME/out"
 		outlacks secret
 		ok 'virtiofs: the host keeps it read-only, whatever the guest says'
+		send KILL "$(server 0)"
+		holds await 10 degraded
+		filehas "$dir/ha.stderr.log" "virtiofsd of the mount $HOME/inner has ended, was killed by signal 9"
+		guestsays 'from the host' cat "$HOME/file"
+		ok 'a virtiofsd is killed: list names the mount, the others go on'
 	else
 		skip 'mountType: virtiofs' 'no virtiofsd, or no user namespaces here'
 	fi
