@@ -50,6 +50,7 @@ static const long long retrylast = 5 * 1000;            /* ... up to this */
 static const long long loginwait = 40 * 1000;           /* an ssh master that hangs is ended */
 static const long long donewait = 3 * 1000;             /* ssh works, console silent: ask through ssh */
 static const int probetries = 200;                      /* a probe that fails is run again so often, */
+static const int probefails = 10;                       /* when provisioning failed before, only so often, */
 static const long long probefirst = 100;                /* first after so long, doubled, ... */
 static const long long probelast = 3 * 1000;            /* ... then after this */
 static const long long spacewait = 5 * 1000;            /* VM paused on a full disk: look again */

@@ -14580,6 +14580,7 @@ static struct {
 	struct buf line;                /* console line so far */
 	size_t stage;                   /* how far the console got, index in consolewords[] */
 	bool stuck;                     /* reported */
+	bool failed;                    /* a provision script has */
 	struct buf errors;              /* JSON array members of the status */
 	int sig[2];
 	struct watch wsig, wqmp, winotify, wlisten;
@@ -15013,7 +15014,7 @@ probeended(struct proc *p, int st)
 	if (st == 0) {
 		info("The optional requirement %zu of %zu is satisfied", check.at + 1, n);
 		checked();
-	} else if (++check.tries < probetries) {
+	} else if (++check.tries < (ha.failed ? probefails : probetries)) {
 		hastate(ACHECK, check.tries < 5 ? probefirst << check.tries : probelast);
 	} else {
 		haerror(keep("failed to satisfy the optional requirement %zu of %zu %s: %s%sits script %s", check.at + 1, n,
@@ -15426,9 +15427,10 @@ consoleline(const char *s, bool whole)
 		bufprintf(&text, "%s: %s", w->say, b.s ? b.s : "");
 		if (w->means == WERROR)
 			haerror(text.s);
-		else if (w->means == WFAIL)
+		else if (w->means == WFAIL) {
+			ha.failed = true;
 			warn("%s", text.s);
-		else
+		} else
 			info("%s %s", w->say, b.s ? b.s : "");
 		break;
 	case WPANIC:

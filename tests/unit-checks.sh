@@ -42,5 +42,20 @@ test_checks() {
 	rm -r "$T/kube" "$T/file"
 	ok 'a file that cannot be copied degrades the start, and the next one is copied'
 	lc delete -f dev two
+
+	mk dev '{images: [location: /etc/profile], disk: 1M, mounts: [], probes: [{script: "#!/bin/false", hint: look there}]}'
+	plan 'serial lima-ssh-ready iid-1
+serial lima-provision-failed system 00000000 6
+serial lima-provision-output it is not to be had
+serial lima-boot-done iid-1 1'
+	limit=60
+	lc start --tty=false dev
+	status 1
+	errhas 'A provision script failed (mode, number, status): system 00000000 6'
+	errhas 'its output: it is not to be had'
+	errhas 'failed to satisfy the optional requirement 1 of 1 `user probe 1/1`: look there: its script exited with status 1'
+	errhas DEGRADED
+	ok 'what a provision script that failed was to bring is not waited for for minutes'
+	lc delete -f dev
 	finish
 }

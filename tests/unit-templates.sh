@@ -64,6 +64,19 @@ mmdebstrap:bookworm,${f#*:}"
 	outhas 'base: template:_images/docker'
 	ok 'an engine stands on the images of a release, and on a built one with its packages last'
 
+	for f in apptainer buildkit docker docker-rootful k3s k8s podman podman-rootful; do
+		sed -e '/^base:/d' -e '/^containerd:/d' "templates/$f.yaml" >"$T/in"
+		printf 'images: [location: /etc/profile]\ndisk: 1MiB\ncontainerd: {user: false}\n' >>"$T/in"
+		input=$T/in
+		lc create --name "$f" -
+		lc list --format '{{.Status}} {{.Message}}' "$f"
+		outre "^Stopped .*(runs|guest)"
+		outhas "$f"
+	done
+	lc delete apptainer buildkit docker docker-rootful k3s k8s podman podman-rootful
+	status 0
+	ok 'an engine has a message that can be told'
+
 	mkdir -p "$LIMA_HOME/_templates/sub"
 	printf 'images:\n- location: /etc/profile\ndisk: 1MiB\n' >"$LIMA_HOME/_templates/mine.yaml"
 	cp "$LIMA_HOME/_templates/mine.yaml" "$LIMA_HOME/_templates/debian-12.yaml"
