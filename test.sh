@@ -2715,6 +2715,11 @@ guestsays() {	# guestsays EXPECTED COMMAND...
 	status 0
 	outis "$expected"
 }
+# jsonscript TEMPLATE N: its script N as a string of JSON
+jsonscript() {
+	"$LIMACTL" template yq "template:$1" ".provision[$2].script" |
+		sed -e 's/[\\"]/\\&/g' | awk 'BEGIN { printf "\"" } { printf "%s\\n", $0 } END { printf "\"" }'
+}
 # newssh: $m2 is the ssh master, and not $m; rebooted: the boot is not $id
 newssh() {
 	m2=$(timeout 5 ssh -F "$dir/ssh.config" -O check "lima-$vm" 2>&1 | sed -n 's/.*pid=\([0-9]*\).*/\1/p')

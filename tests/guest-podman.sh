@@ -26,10 +26,10 @@ podudp() {
 }
 podpings() { [ "$(curl -s -m 10 --unix-socket "$1" http://d/_ping)" = OK ]; }
 
-# podstarts TEMPLATE: an instance $vm of it, created and started
+# podstarts TEMPLATE [EXPRESSION]: an instance $vm of it, created and started
 podstarts() {
 	limit=600 t=$(date +%s)
-	lc create --tty=false --cpus 2 --memory 1 --name "$vm" "template:$1"
+	lc create --tty=false --cpus 2 --memory 1 --set "${2:-.}" --name "$vm" "template:$1"
 	status 0
 	printf '# create: %d s\n' $(($(date +%s) - t))
 	limit=200 t=$(date +%s)
@@ -82,6 +82,26 @@ poddocker() {
 	status 0
 }
 
+# podrootful: Docker as root, of its own image
+podrootful() {
+	vm=root
+	dir=$LIMA_HOME/$vm
+	podstarts docker-rootful
+	holds await 20 podpings "$dir/sock/docker.sock"
+	mode "$dir/sock/docker.sock" 600
+	input=$T/bb.tar limit=60
+	lc shell $vm docker import - bb
+	status 0
+	limit=60
+	lc shell $vm docker run -d --name web --restart always -p 18080:80 -v "$HOME:/www:ro" bb "$b" httpd -f -p 80 -h /www
+	status 0
+	holds await 30 podanswers 18080 page 'from home'
+	ok 'template:docker-rootful: socket, import, run, a published port'
+	limit=60
+	lc delete -f $vm
+	status 0
+}
+
 test_podman() {
 	begin podman
 	XDG_CACHE_HOME=$realcache
@@ -93,7 +113,9 @@ test_podman() {
 	dir=$LIMA_HOME/$vm
 	busyboxroot "$T/bb"
 	echo 'from home' >"$HOME/page"
-	podstarts podman
+	# what template:podman-rootful does, beside what podman does without root
+	podstarts podman ".provision += [{\"script\": $(jsonscript podman-rootful 1)}] |
+		.portForwards += [{\"guestSocket\": \"/run/podman/podman.sock\", \"hostSocket\": \"root.sock\"}]"
 	errhas "unix://$dir/sock/podman.sock"
 	if [ "$rc" != 0 ]; then
 		ok 'template:podman starts'
@@ -119,6 +141,15 @@ test_podman() {
 	status 0
 	holds podudp 18081
 	ok 'a published UDP port'
+	holds await 10 podpings "$dir/sock/root.sock"
+	input=$T/bb.tar limit=60
+	lc shell $vm sudo podman import -q - bb
+	status 0
+	limit=60
+	lc shell $vm sudo podman run -d --name web --restart always -p 18082:80 -v "$HOME:/www:ro" bb "$b" httpd -f -p 80 -h /www
+	status 0
+	holds await 20 podanswers 18082 page 'from home'
+	ok 'as root: its socket answers the user, and a published port on the host'
 	limit=90 t=$(date +%s)
 	lc stop $vm
 	status 0
@@ -131,11 +162,14 @@ test_podman() {
 	status 0
 	holds await 30 podanswers 18080 page 'from home'
 	holds await 10 podpings "$dir/sock/podman.sock"
-	ok 'the next start: the container and the socket are back'
+	holds await 30 podanswers 18082 page 'from home'
+	holds await 10 podpings "$dir/sock/root.sock"
+	ok 'the next start: the containers and the sockets are back'
 	limit=60
 	lc delete -f $vm
 	status 0
 	poddocker
+	podrootful
 	rm -rf "$T/bb" "$T/bb.tar"
 	finish
 }
