@@ -7828,8 +7828,10 @@ bring(const char *loc, const char *digest, const char *dst, const char *what, bo
 	return r;
 }
 
-/* What an image gives an instance, and what a build calls it. */
-static const char *const imagefiles[] = { "basedisk", "kernel", "initrd", "kernel.cmdline" };
+/* What an image gives an instance, and what a build calls it.  The first is named
+ * basedisk when all are there: a killed start leaves nothing that looks whole. */
+#define HALFDISK "basedisk.tmp"
+static const char *const imagefiles[] = { HALFDISK, "kernel", "initrd", "kernel.cmdline" };
 static const char *const builtfiles[] = { "disk", "kernel", "initrd", "cmdline" };
 
 /* All files of an image entry into dir; -1 when one is missing. */
@@ -7848,12 +7850,12 @@ bringimage(const struct image *im, const char *arch, const char *dir)
 				die("copy %s/%s to %s/%s:", b, builtfiles[i], dir, imagefiles[i]);
 		return 0;
 	}
-	if (bring(im->location, im->digest, keep("%s/basedisk", dir), "the image", true) < 0)
+	if (bring(im->location, im->digest, keep("%s/" HALFDISK, dir), "the image", true) < 0)
 		return -1;
-	if (!(why = imageformat(keep("%s/basedisk", dir), &fmt, &size)) && size < 512)
+	if (!(why = imageformat(keep("%s/" HALFDISK, dir), &fmt, &size)) && size < 512)
 		why = keep("%lld bytes are no disk image", size);
 	if (why) {                      /* it names our copy */
-		warn("%s: %s", im->location, why + (startswith(why, dir) ? strlen(dir) + strlen("/basedisk ") : 0));
+		warn("%s: %s", im->location, why + (startswith(why, dir) ? strlen(dir) + strlen("/" HALFDISK " ") : 0));
 		return -1;
 	}
 	if (im->kernel && bring(im->kernel, im->kerneldigest, keep("%s/kernel", dir), "the kernel", true) < 0)
@@ -7868,7 +7870,7 @@ static void
 prepareimage(const struct conf *c, const char *dir)
 {
 	const struct image *im = c->images.v;
-	const char *variant = NULL;
+	const char *variant = NULL, *half = keep("%s/" HALFDISK, dir);
 	size_t i, k, tried = 0;
 
 	for (i = 0; i < c->images.n; i++) {
@@ -7887,10 +7889,14 @@ prepareimage(const struct conf *c, const char *dir)
 		if (gotsig)
 			die("interrupted");
 		logline(INFO, f, "Attempting to download the image");
-		if (bringimage(&im[i], c->arch, dir) == 0)
-			return;
-		for (k = 0; k < LEN(imagefiles); k++)   /* half of one entry must not meet half of the next */
+		/* half of one entry, or of a start that was killed, must not meet half of the next */
+		for (k = 0; k < LEN(imagefiles); k++)
 			(void)unlink(keep("%s/%s", dir, imagefiles[k]));
+		if (bringimage(&im[i], c->arch, dir) < 0)
+			continue;
+		if (syncfile(half) < 0 || rename(half, keep("%s/basedisk", dir)) < 0)
+			die("rename %s:", half);
+		return;
 	}
 	if (!tried)
 		die("no image of arch %s is configured: add one to `images`", bq(c->arch));

@@ -153,6 +153,23 @@ $goodboot"
 	lc start dev
 	status 0
 	ok 'factory-reset ends the instance, leaves its configuration, and it starts anew'
+	head -c 100000 /dev/zero | gzip >"$T/half.gz"
+	mk half "{images: [location: $T/half.gz], disk: 1M, mounts: []}"
+	status 0
+	h=$LIMA_HOME/half
+	lc factory-reset half
+	mkdir "$T/killer"
+	printf '#!/bin/sh\nhead -c 4096 /dev/zero\nkill -KILL "$PPID"\n' >"$T/killer/gzip"
+	chmod +x "$T/killer/gzip"
+	run env PATH="$T/killer:$PATH" "$LIMACTL" start half
+	[ "$rc" != 0 ] || bad 'it was not killed'
+	plan "$goodboot"
+	lc start half
+	status 0
+	holds filesize "$h/basedisk" 100000
+	fails test -e "$h/basedisk.tmp"
+	lc delete -f half
+	ok 'a start that is killed while the image comes leaves no half of it'
 	lc factory-reset nope
 	status 0
 	noout
