@@ -10288,8 +10288,8 @@ diskfind(struct disk *d, const char *name, const char **why)
 	d->lock = keep("%s/in_use_by", d->dir);
 	if (badident(name) || access(d->file, F_OK) < 0)
 		return false;
-	if ((n = readlink(d->lock, owner, sizeof owner)) > 0)
-		d->owner = keep("%.*s", (int)n, owner);
+	if ((n = readlink(d->lock, owner, sizeof owner)) > 0)   /* by hand it may be a bare name */
+		d->owner = keep(memchr(owner, '/', (size_t)n) ? "%.*s" : "./%.*s", (int)n, owner);
 	*why = imageformat(d->file, &d->fmt, &d->size);
 	return true;
 }

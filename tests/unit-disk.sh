@@ -114,6 +114,14 @@ test_disk() {
 	logged warning 'Ignoring unlocked disk `plain`'
 	logged warning 'Ignoring non-existent disk `nope`'
 	ok 'a lock that a crash left keeps nobody out; unlock'
+	ln -s two "$d/data/in_use_by"
+	lc disk list data
+	status 0
+	outre ' two *$'
+	lc disk unlock data
+	status 0
+	fails test -L "$d/data/in_use_by"
+	ok 'a lock made by hand'
 
 	lc disk delete -f data more plain nope
 	status 0
