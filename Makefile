@@ -66,7 +66,9 @@ limactl-static: $(SRC)
 lima-guestagent: $(AGENTS)
 $(AGENTS): guestagent.c
 	@f=$@; a=$${f#*.}; has() { command -v "$$1" >/dev/null 2>&1; }; \
-	if [ "$$(uname -m)" = $$a ]; then set -- $(CC); \
+	m=$$($(CC) -dumpmachine 2>/dev/null) || m=$$(uname -m)-; \
+	if [ "$${m%%-*}" = $$a ]; then set -- $(CC); \
+	elif [ "$$(uname -m)" = $$a ] && has cc; then set -- cc; \
 	elif has $$a-linux-gnu-gcc; then set -- $$a-linux-gnu-gcc; \
 	elif has clang && has ld.lld; then set -- clang --target=$$a-linux-gnu -fuse-ld=lld; \
 	else echo "no compiler for $$a: no guest agent for such guests (gcc-$$a-linux-gnu has one)"; >$@; exit 0; fi; \

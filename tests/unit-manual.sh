@@ -100,6 +100,18 @@ test_manual() {
 	else
 		skip 'make dist' 'no git checkout'
 	fi
+	for x in aarch64-linux-gnu-gcc x86_64-linux-gnu-gcc; do
+		if [ "${x%%-*}" = "$host" ] || ! have "$x"; then continue; fi
+		mkdir "$T/cross"
+		cp Makefile guestagent.c "$T/cross"
+		mk1 -C "$T/cross" "CC=$x" lima-guestagent
+		status 0
+		for a in aarch64:b7 x86_64:3e; do       # e_machine, elf(5)
+			same "$(od -An -tx1 -j18 -N1 "$T/cross/lima-guestagent.${a%:*}" | tr -d ' ')" "${a#*:}"
+		done
+		rm -r "$T/cross"
+		ok "with CC=$x each guest agent is of its own architecture"
+	done
 	mkdir "$T/alone"        # limactl-static beside it would be a plugin
 	cp "$LIMACTL" "$T/alone/limactl"
 	run "$T/alone/limactl" info
