@@ -20115,7 +20115,7 @@ cmdatlogin(int argc, char *argv[])
 
 /* One event log that is followed. */
 struct watched {
-	const char *name;
+	const char *name, *path;
 	int fd, wd;             /* -1 while there is none */
 	struct buf line;
 	struct watched *next;
@@ -20200,13 +20200,12 @@ static void
 watchread(struct watched *w)
 {
 	struct stat st, cur;
-	const char *path = keep("%s/ha.stdout.log", instdir(w->name));
 
-	if (w->fd >= 0 && (stat(path, &cur) < 0 || fstat(w->fd, &st) < 0 || cur.st_ino != st.st_ino)) {
+	if (w->fd >= 0 && (stat(w->path, &cur) < 0 || fstat(w->fd, &st) < 0 || cur.st_ino != st.st_ino)) {
 		close(w->fd);
 		w->fd = -1;
 	}
-	if (w->fd < 0 && (w->fd = open(path, O_RDONLY|O_CLOEXEC)) < 0)
+	if (w->fd < 0 && (w->fd = open(w->path, O_RDONLY|O_CLOEXEC)) < 0)
 		return;
 	if (fstat(w->fd, &st) == 0 && lseek(w->fd, 0, SEEK_CUR) > st.st_size)
 		(void)lseek(w->fd, 0, SEEK_SET);
@@ -20224,12 +20223,12 @@ seewatch(struct watched **list, int in, const char *name, bool old)
 		;
 	if (!w) {
 		w = yalloc(&perm, sizeof *w);
-		*w = (struct watched){ .name = keep("%s", name), .fd = -1, .next = *list };
+		*w = (struct watched){ .name = keep("%s", name), .path = keep("%s/ha.stdout.log", instdir(name)), .fd = -1, .next = *list };
 		*list = w;
 	}
 	/* a directory of the same name that came back has no watch */
 	w->wd = inotify_add_watch(in, instdir(name), IN_CREATE|IN_MODIFY|IN_MOVED_TO|IN_ONLYDIR);
-	if (old && !opt[FHISTORY].b && (w->fd = open(keep("%s/ha.stdout.log", instdir(name)), O_RDONLY|O_CLOEXEC)) >= 0)
+	if (old && !opt[FHISTORY].b && (w->fd = open(w->path, O_RDONLY|O_CLOEXEC)) >= 0)
 		(void)lseek(w->fd, 0, SEEK_END);
 	return w;
 }
