@@ -1293,6 +1293,20 @@ pidfdkill(int pidfd, int sig)
 	return (int)syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0);
 }
 
+/* The pidfd of the process that lockholder() named; -1 with errno, ESRCH when the
+ * lock is no longer its own, for then the pid may be another's. */
+static int
+holderpidfd(const char *path, pid_t pid)
+{
+	int fd = pidfdopen(pid);
+
+	if (fd < 0 || lockholder(path) == pid)
+		return fd;
+	close(fd);
+	errno = ESRCH;
+	return -1;
+}
+
 /* Wait for a child.  A signal that asks us to end is passed on to it, once. */
 static int
 waitchild(pid_t pid)
@@ -16442,7 +16456,7 @@ startinstance(struct inst *in, long long limit)
 	if (agent) {
 		info("The instance %s is being started already; following it", bq(in->name));
 		followopen(in->dir, false, false);
-		if ((pidfd = pidfdopen(agent)) < 0)
+		if ((pidfd = holderpidfd(keep("%s/ha.pid", in->dir), agent)) < 0)
 			die("watch process %ld:", (long)agent);
 	} else {
 		if (!in->driver) {
@@ -17841,12 +17855,10 @@ killwait(const char *path, pid_t pid)
 {
 	struct pollfd p = { .events = POLLIN };
 
-	if ((p.fd = pidfdopen(pid)) < 0)
+	if ((p.fd = holderpidfd(path, pid)) < 0)
 		return;
-	if (lockholder(path) == pid) {          /* the pidfd is of that process, not of a later one */
-		(void)pidfdkill(p.fd, SIGKILL);
-		(void)poll(&p, 1, 10000);
-	}
+	(void)pidfdkill(p.fd, SIGKILL);
+	(void)poll(&p, 1, 10000);
 	close(p.fd);
 }
 
@@ -17918,7 +17930,7 @@ stopgraceful(struct inst *in)
 		die("expected status `Running`, got `%s` (maybe use `limactl stop -f`?)", in->loaded ? "Stopped" : "");
 	if ((agent = in->agent)) {
 		followopen(in->dir, false, true);
-		if ((pidfd = pidfdopen(agent)) < 0)
+		if ((pidfd = holderpidfd(keep("%s/ha.pid", in->dir), agent)) < 0)
 			die("watch process %ld:", (long)agent);
 	} else {
 		/* only QEMU is left: a new agent adopts it, to end it in order */
