@@ -17766,10 +17766,10 @@ editedtext(const char *name, const char *dir, bool *changed)
 	return text;
 }
 
-/* Apply the flags to an instance's lima.yaml, under its lock.  True when that
- * changed it. */
+/* Apply the flags to an instance's lima.yaml, under its lock; stopped: unless its
+ * VM runs.  True when that changed it. */
 static bool
-editinstance(struct inst *in)
+editinstance(struct inst *in, bool stopped)
 {
 	bool changed;
 	const char *text;
@@ -17778,6 +17778,11 @@ editinstance(struct inst *in)
 	if (!editflags())
 		return false;
 	lock = lockinstance(in);
+	if (stopped && (in->agent || in->driver)) {
+		warn("The VM of %s runs: flags that change its configuration are not applied", bq(in->name));
+		close(lock);
+		return false;
+	}
 	text = editedtext(in->name, in->dir, &changed);
 	if (changed)
 		mustwrite(keep("%s/lima.yaml", in->dir), text, strlen(text), 0644);
@@ -17812,9 +17817,7 @@ cmdstart(int argc, char *argv[])
 			return 0;
 		}
 		fol.port = 0;
-	} else if (!made && in.driver && editflags())
-		warn("The VM of %s runs: flags that change its configuration are not applied", bq(name));
-	else if (!made && editinstance(&in))
+	} else if (!made && editinstance(&in, true))
 		needinstance(&in, name);
 	userkey();
 	if (in.driver && !in.agent)
@@ -18001,7 +18004,7 @@ cmdrestart(int argc, char *argv[])
 
 	if (inspect(&in, name) < 0)
 		die("%s", in.errs.v[0]);
-	if (editinstance(&in))
+	if (editinstance(&in, false))
 		info("Instance %s configuration edited", bq(name));
 	if (opt[FFORCE].b) {
 		info("Restarting the instance forcibly");

@@ -153,6 +153,24 @@ $goodboot"
 	lc start dev
 	status 0
 	ok 'factory-reset ends the instance, leaves its configuration, and it starts anew'
+	# a start with flags that waits, while the VM gets to run
+	mk race
+	h=$LIMA_HOME/race
+	exec 7<"$h"
+	flock 7
+	plan "$goodboot"
+	background start --cpus=7 race 7<&-
+	await 5 grep -q 'Waiting for another limactl' "$err" || bad 'it does not wait'
+	setsid "$LIMACTL" hostagent --pidfile "$h/ha.pid" --socket "$h/ha.sock" race \
+		>"$h/ha.stdout.log" 2>"$h/ha.stderr.log" </dev/null 7<&- &
+	await 10 grep -q '"running":true' "$h/ha.stdout.log" || bad 'it does not run'
+	exec 7<&-
+	collect 30
+	status 0
+	logged warning 'The VM of `race` runs: flags that change its configuration are not applied'
+	filelacks "$h/lima.yaml" 'cpus: 7'
+	lc delete -f race
+	ok 'start: flags do not change what another start has made run meanwhile'
 	head -c 100000 /dev/zero | gzip >"$T/half.gz"
 	mk half "{images: [location: $T/half.gz], disk: 1M, mounts: []}"
 	status 0
