@@ -5035,9 +5035,11 @@ static const struct rule {
 
 /* What works and deserves a word, or does not do what it seems to. */
 static void
-warnconf(const struct conf *c)
+warnconf(const struct layers *l)
 {
+	const struct conf *c = l->c;
 	const struct provision *p = c->provisions.v;
+	const struct ynode *n;
 	const struct forward *f = c->forwards.v;
 	const struct mount *m = c->mounts.v;
 	struct range g;
@@ -5060,6 +5062,9 @@ warnconf(const struct conf *c)
 		if (g.to - g.from >= PORTMAX)
 			warn("portForwards[%zu]: `static: true` needs a `guestPort` or a range of no more than %d", i, PORTMAX);
 	}
+	for (i = 0; i < NLAYER; i++)
+		if (i != INSTANCE && (n = l->root[i]) && n->kind == Y_MAP && (n = yget(n, "portForwards")) && n->kind == Y_SEQ && !n->n)
+			warn("%s: `portForwards: []` has no meaning there; in a lima.yaml it switches automatic forwarding off", l->where[i]);
 }
 
 /* What this driver refuses of a valid configuration, and what is experimental:
@@ -5216,14 +5221,11 @@ confload(struct conf *c, const char *name, const char *text, size_t len, const c
 	fillmounts(&l);
 	fillnetworks(&l);
 	c->autoforward = !silent || c->forwards.n;
-	for (i = 0; warnings && i < NLAYER; i++)
-		if (i != INSTANCE && (n = l.root[i]) && n->kind == Y_MAP && (n = yget(n, "portForwards")) && n->kind == Y_SEQ && !n->n)
-			warn("%s: `portForwards: []` has no meaning there; in a lima.yaml it switches automatic forwarding off", l.where[i]);
 	plaingate(c, automount, warnings);
 	if (!c->errs)
 		confcheck(c);
 	if (warnings && !c->errs)
-		warnconf(c);
+		warnconf(&l);
 	/* does nothing in it come from the name or the directory? */
 	if (!warnings && !c->errs && !shared.doc[OVERRIDE].root->n && !shared.doc[DEFAULT].root->n &&
 	    !c->networks.n && !c->forwards.n && !memmem(text, len, "{{", 2)) {
