@@ -11690,11 +11690,10 @@ cputype(const struct conf *c)
 static void
 qemuprogram(struct args *a, const struct arch *ar)
 {
-	char *words, *w;
+	const char *s = envor(ar->env, ar->qemu);
 
-	for (words = keep("%s", envor(ar->env, ar->qemu)); (w = strsep(&words, " ")); )
-		if (*w)
-			arg(a, "%s", w);
+	if (!shellwords(a, s))
+		die("%s is %s, in which a quote is not closed", ar->env, bq(s));
 	if (!a->n)
 		arg(a, "%s", ar->qemu);
 }

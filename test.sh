@@ -2274,7 +2274,7 @@ $goodboot"
 		plan "$goodboot"
 		mv "$fakes/qemu-system-aarch64" "$fakes/arm"
 		cp "$fakes/arm" "$fakes/qemu-system-aarch64"
-		run env QEMU_SYSTEM_AARCH64="$fakes/arm -x-extra" "$LIMACTL" start arm
+		run env QEMU_SYSTEM_AARCH64="'$fakes/arm' -x-extra" "$LIMACTL" start arm
 		status 0
 		qemu=arm
 		argv -x-extra
