@@ -105,7 +105,7 @@ firmware: {legacyBIOS: true}
 	errhas 'The guest is installing sshfs'
 	says shared 'cat /mnt/cl/f'
 	ok 'sshfs is missing in a stock guest: it is installed, and the start says so'
-	says 'New Name' 'getent passwd lima | cut -d: -f5'
+	says 'New Name' "getent passwd $me | cut -d: -f5"
 	holds await 120 sh -c "'$LIMACTL' shell $vm test -e /etc/cloud/cloud-init.disabled -a -e /run/cloud-init/result.json </dev/null"
 	ok 'a changed configuration: cloud-init acts once more, and is off again'
 	lc delete -f $vm
