@@ -251,7 +251,7 @@ portForwards:
 	fi
 
 	# whatever a guest says instead of its agent
-	lc shell "$vm" sudo sh -c 'systemctl stop lima-guestagent; exec 3<>/dev/virtio-ports/lima.agent
+	lc shell "$vm" sudo sh -c 'systemctl stop lima-guestagent; exec 3<>/dev/virtio-ports/lima.agent; sleep 1
 		{ printf "\nlima-guestagent 1\nbegin\n"; head -c 1000000 /dev/urandom; head -c 100000 /dev/zero; echo
 		seq -f "+ tcp 10.0.0.1 %.0f" 1 20000; seq -f "+ tcp 10.0.0.2 %.0f" 1 20000; echo end; } >&3; sleep 3'
 	status 0
