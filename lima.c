@@ -3803,6 +3803,15 @@ fillhomevars(struct layers *l)
 	l->guest = NULL;
 }
 
+/* What of path lies below dir: "" when it is dir, NULL when it does not. */
+static const char *
+below(const char *path, const char *dir)
+{
+	size_t n = strcmp(dir, "/") == 0 ? 0 : strlen(dir);
+
+	return strncmp(path, dir, n) == 0 && (path[n] == '/' || !path[n]) ? path + n : NULL;
+}
+
 /* A path without . and .. and double slashes, as text: links are not asked. */
 static const char *
 lexclean(const char *path)
@@ -12591,9 +12600,9 @@ static void mountsaid(struct watch *w, short revents);
 static bool
 liesin(const struct mnt *t, const struct mnt *out)
 {
-	size_t n = strlen(out->m->mountpoint);
+	const char *s = below(t->m->mountpoint, out->m->mountpoint);
 
-	return strncmp(t->m->mountpoint, out->m->mountpoint, n) == 0 && t->m->mountpoint[n] == '/';
+	return s && *s;
 }
 
 /* Is a mount that t lies in not there? */
@@ -13298,9 +13307,7 @@ static struct {
 static const char *
 inomount(const struct mount *m, const char *path)
 {
-	size_t n = strcmp(m->location, "/") == 0 ? 0 : strlen(m->location);
-
-	return m->writable && !m->lost && strncmp(path, m->location, n) == 0 && (path[n] == '/' || !path[n]) ? path + n : NULL;
+	return m->writable && !m->lost ? below(path, m->location) : NULL;
 }
 
 /* Open path with a mount as the root: the guest may have put a link in the way. */
@@ -18093,6 +18100,25 @@ dropunit(const char *name)
 	return true;
 }
 
+/* Write the unit of an instance.  False when it was there already. */
+static bool
+addunit(const char *name)
+{
+	/* a guest may take its time to shut down */
+	const char *path = unitpath(name), *text = keep(
+	    "[Unit]\nDescription=Virtual machine %%i of limactl\n\n[Service]\nType=simple\n"
+	    "ExecStart=%s start %%i --foreground\nEnvironment=%s\nWorkingDirectory=%%h\n"
+	    "TimeoutStopSec=%lld\nRestart=on-failure\n\n[Install]\nWantedBy=default.target\n",
+	    sshpath(selfpath()), sshpath(keep("LIMA_HOME=%s", host.limahome)), (powerwait + 2 * quitwait) / 1000);
+	bool new = access(path, F_OK) < 0;
+
+	if (mkdirs(parentdir(path), 0700) < 0)
+		die("create the directory of %s:", path);
+	mustwrite(path, text, strlen(text), 0644);
+	systemctl("enable", name);
+	return new;
+}
+
 static int
 cmddelete(int argc, char *argv[])
 {
@@ -18470,17 +18496,16 @@ static const char *
 guestdir(const struct conf *c, const char *dir)
 {
 	const struct mount *m = c->mounts.v;
-	const char *best = NULL, *real = dir ? resolved(dir) : NULL, *loc;
-	size_t i, n, longest = 0;
+	const char *best = NULL, *real = dir ? resolved(dir) : NULL, *loc, *rest;
+	size_t i, longest = 0;
 
 	for (i = 0; real && i < c->mounts.n; i++, m++) {
 		if (!(loc = resolved(m->location)))
 			continue;
-		n = strcmp(loc, "/") == 0 ? 0 : strlen(loc);
-		if (strncmp(real, loc, n) == 0 && (real[n] == '/' || !real[n]) && (!best || n > longest)) {
-			longest = n;
+		if ((rest = below(real, loc)) && (!best || strlen(loc) > longest)) {
+			longest = strlen(loc);
 			/* in the user's words when they lead there */
-			best = startswith(dir, m->location) && strcmp(m->location, m->mountpoint) == 0 ? dir : keep("%s%s", m->mountpoint, real + n);
+			best = startswith(dir, m->location) && strcmp(m->location, m->mountpoint) == 0 ? dir : keep("%s%s", m->mountpoint, rest);
 		}
 	}
 	return best;
@@ -19421,6 +19446,9 @@ newname(char *argv[], bool clone)
 		scratchdrop();
 	if (changed && !clone)
 		mustwrite(keep("%s/lima.yaml", instdir(new)), text, strlen(text), 0644);
+	/* the unit of the old name would make a new instance at the next login */
+	if (!clone && dropunit(old))
+		(void)addunit(new);
 	close(lock);
 	if (mine >= 0)
 		close(mine);
@@ -20048,25 +20076,6 @@ cmdnetdelete(int argc, char *argv[])
 
 /* ---- autostart ---- */
 
-/* Write the unit of an instance.  False when it was there already. */
-static bool
-addunit(const char *name)
-{
-	/* a guest may take its time to shut down */
-	const char *path = unitpath(name), *text = keep(
-	    "[Unit]\nDescription=Virtual machine %%i of limactl\n\n[Service]\nType=simple\n"
-	    "ExecStart=%s start %%i --foreground\nEnvironment=%s\nWorkingDirectory=%%h\n"
-	    "TimeoutStopSec=%lld\nRestart=on-failure\n\n[Install]\nWantedBy=default.target\n",
-	    sshpath(selfpath()), sshpath(keep("LIMA_HOME=%s", host.limahome)), (powerwait + 2 * quitwait) / 1000);
-	bool new = access(path, F_OK) < 0;
-
-	if (mkdirs(parentdir(path), 0700) < 0)
-		die("create the directory of %s:", path);
-	mustwrite(path, text, strlen(text), 0644);
-	systemctl("enable", name);
-	return new;
-}
-
 static void
 needsystemd(void)
 {
@@ -20591,12 +20600,16 @@ warnshares(const struct conf *c)
 {
 	const struct mount *m = c->mounts.v;
 	const struct forward *f = c->forwards.v;
-	size_t i, n = host.home ? strlen(host.home) : 0;
+	const char *in;
+	size_t i, k;
 
-	for (i = 0; i < c->mounts.n; i++)
-		if (n && m[i].writable > 0 && (strcmp(m[i].location, "/") == 0 || (startswith(host.home, m[i].location) &&
-		    strchr("/", host.home[strlen(m[i].location)]))))
+	for (i = 0; i < c->mounts.n; i++) {
+		if (host.home && m[i].writable > 0 && below(host.home, m[i].location))
 			warn("mounts[%zu]: the guest may change everything in your home directory; share a directory of it, or drop `writable: true`", i);
+		for (k = 0; k < c->mounts.n; k++)
+			if (m[k].writable > 0 && (in = below(m[i].location, m[k].location)) && *in)
+				warn("mounts[%zu]: it lies in mounts[%zu], which is writable: the guest may put a link there, to be followed at the next start", i, k);
+	}
 	for (i = 0; i < c->forwards.n; i++)
 		if (f[i].ignore <= 0 && !(f[i].hostsocket && *f[i].hostsocket) && !startswith(f[i].hostip, "127.") && strcmp(f[i].hostip, "::1") != 0)
 			warn("portForwards[%zu]: `hostIP: %s` is reachable from other machines; 127.0.0.1, the default, is not", i, f[i].hostip);

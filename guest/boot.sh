@@ -1150,7 +1150,6 @@ early() {
 	scripts boot
 	iid=${LIMA_CIDATA_IID-}
 	printf '%s\n' "$iid" >/run/lima-iid
-	keep_tmp
 	host_key
 	account
 	if [ -n "$user" ]; then
@@ -1167,13 +1166,6 @@ early() {
 	networks
 	etc_hosts
 	etc_environment
-}
-
-# In the built image sshd is up before systemd empties /tmp: what came by ssh,
-# forwarded sockets too, would go with it.
-keep_tmp() {
-	[ ! -e /usr/local/lib/lima/lima-boot ] || [ -e /etc/tmpfiles.d/tmp.conf ] ||
-		echo 'd /tmp 1777 root root -' >/etc/tmpfiles.d/tmp.conf
 }
 
 # /run is empty after a boot: a file is there only if we run again.

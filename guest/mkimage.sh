@@ -695,6 +695,11 @@ END
 	END
 	# /run/nologin would turn users away until the boot is over.
 	ln -sf /dev/null "$root/etc/tmpfiles.d/systemd-nologin.conf"
+	# sshd is up before systemd would empty /tmp: what came by ssh, forwarded
+	# sockets too, would go with it.
+	in_file /etc/tmpfiles.d/tmp.conf <<-END
+		d /tmp 1777 root root -
+	END
 	# Two emulated CPUs are soon shared out, so the order is: sshd, then what
 	# the first session needs (bus, logind, user manager), then all the
 	# rest, and that at a low priority. Orders only: if one fails, the

@@ -271,6 +271,14 @@ user-v2    user-v2    192.168.104.1/24    -'
 		logged info 'The autostart entry for instance `dev` has been created'
 		same "$(sort -u "$fakes/systemctl.log" | tr '\n' '|')" '--user disable lima-vm@dev.service|--user enable lima-vm@dev.service|'
 		ok 'autostart: the unit comes and goes'
+		lc stop -f dev
+		lc rename --tty=false dev ved
+		status 0
+		fails test -e "$unit"
+		holds test -e "${unit%dev.service}ved.service"
+		lc rename --tty=false ved dev
+		holds test -e "$unit"
+		ok "rename takes the unit along"
 		lc delete -f dev
 		status 0
 		logged info 'The autostart entry for instance `dev` has been unregistered'

@@ -443,7 +443,8 @@ portForwards: [{guestPort: 80, hostIP: 0.0.0.0}, {guestPort: 81}, {guestPort: 82
 	lc validate "$HOME/t.yaml"
 	status 0
 	errhas 'mounts[0]: the guest may change everything in your home directory'
-	errlacks 'mounts[1]'
+	errhas "mounts[1]: it lies in mounts[0], which is writable"
+	errlacks "mounts[1]: the guest may change"
 	errhas 'portForwards[0]: `hostIP: 0.0.0.0` is reachable from other machines'
 	errlacks 'portForwards[1]'
 	errlacks 'portForwards[2]'
