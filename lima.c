@@ -15407,6 +15407,22 @@ consoletail(void)
 	saytail(text, consolelines, error, "console: ");
 }
 
+/* An emulated kernel that panicked as it booted is reset, once: QEMU before 8.1 may
+ * run code as it was before another CPU changed it, and kernels change theirs. */
+static bool
+resetonce(const char *s)
+{
+	const char *why;
+
+	if (ha.st != ABOOT || ha.starts || !strstr(s, "Fatal exception") || strcmp(accelerator(ha.c->arch, &why), "tcg") != 0 ||
+	    qmpsend(&ha.qmp, "system_reset") < 0)
+		return false;
+	ha.starts++;
+	warn("The kernel of the guest, which is emulated, panicked as it booted; resetting it once");
+	haevent(ERESET);
+	return true;
+}
+
 /* A line of the console, or the end of one that has no newline yet. */
 static void
 consoleline(const char *s, bool whole)
@@ -15462,6 +15478,9 @@ consoleline(const char *s, bool whole)
 			info("%s %s", w->say, b.s ? b.s : "");
 		break;
 	case WPANIC:
+		if (strstr(s, "---[ end ") || resetonce(s))
+			break;
+		/* fall through */
 	case WSTUCK:
 		if (ha.stuck)
 			break;

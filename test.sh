@@ -1919,6 +1919,27 @@ serial Kernel panic - not syncing: ${esc:=$(printf '\033')}[2J${esc}]0;owned"
 	errlacks "$esc"
 	errhas owned
 	ok 'escape sequences of the console do not reach the terminal'
+	plan 'serial Linux version 6.12
+serial [    1.6] Kernel panic - not syncing: Fatal exception in interrupt
+serial [    1.6] ---[ end Kernel panic - not syncing: Fatal exception in interrupt ]---
+wait reset
+serial Linux version 6.12
+serial lima-ssh-ready iid-1
+serial lima-boot-done iid-1 0'
+	rm -f "$fakes/reset"
+	run env LIMA_ACCEL=tcg "$LIMACTL" start dev
+	status 0
+	logged warning '[hostagent] The kernel of the guest, which is emulated, panicked as it booted; resetting it once'
+	errhas READY
+	lc stop -f dev
+	plan 'serial [    1.6] Kernel panic - not syncing: Fatal exception in interrupt
+wait reset
+serial [    1.7] Kernel panic - not syncing: Fatal exception in interrupt'
+	rm -f "$fakes/reset"
+	run env LIMA_ACCEL=tcg "$LIMACTL" start dev
+	status 1
+	errhas "kernel panicked: "
+	ok 'an emulated kernel that panics as it boots is reset, once'
 	plan 'serial Linux version 6.1
 serial lima-ssh-ready iid-1
 serial lima-boot-done iid-1 1'

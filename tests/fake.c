@@ -12,6 +12,7 @@
  *	  wait FILE	go on when DIR/FILE is there
  *	  event JSON	a QMP event		deaf [N]	ignore the power button N times
  *	  nolock	take no lock on the pid file
+ * A reset makes DIR/reset.
  * After the plan the QEMU serves its monitors until it is told to end. As
  * `ssh -N` the program is a master: it listens on ControlPath and waits. With a
  * file `sshfail` in the directory it says so and ends with 255. `ssh -O exit`
@@ -205,6 +206,8 @@ monitor(int i)
 		people(i);
 		if (strstr(mon[i].buf, "\"quit\""))
 			shutdownguest(0);
+		else if (strstr(mon[i].buf, "\"system_reset\""))
+			close(open(fmt("%s/reset", dir), O_CREAT|O_WRONLY, 0600));
 		else if (strstr(mon[i].buf, "\"system_powerdown\"") && deaf-- <= 0)
 			shutdownguest(1);
 		memmove(mon[i].buf, nl + 1, strlen(nl + 1) + 1);
