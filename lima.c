@@ -17538,19 +17538,20 @@ rejected(const char *text, const char *why, bool save)
 
 /* ---- 31. Creating and starting ------------------------------------------ */
 
-/* Remove what a killed create of this name left; a live one holds its lock. */
+/* Remove what a killed create of this name left in the directory top; a live one
+ * holds its lock. */
 static void
-sweep(const char *name)
+sweep(const char *top, const char *name)
 {
 	const char *head = keep(".%s.tmp.", name), *path;
 	struct dirent *d;
-	DIR *dir = opendir(host.limahome);
+	DIR *dir = opendir(top);
 	int fd;
 
 	while (dir && (d = readdir(dir))) {
 		if (!startswith(d->d_name, head))
 			continue;
-		path = keep("%s/%s", host.limahome, d->d_name);
+		path = keep("%s/%s", top, d->d_name);
 		fd = open(path, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
 		if (fd >= 0 && flock(fd, LOCK_EX|LOCK_NB) == 0)
 			(void)rmtree(path);
@@ -17561,15 +17562,16 @@ sweep(const char *name)
 		closedir(dir);
 }
 
-/* Make the directory in which an instance of that name is built.  Its lock, which
- * another one's sweep() respects; before it is held, that may take the directory. */
+/* Make the directory in which an instance or a disk of that name is built.  Its
+ * lock, which another one's sweep() respects; before it is held, that may take the
+ * directory. */
 static int
 makescratch(const char *tmp, const char *name)
 {
 	struct stat st;
 	int lock;
 
-	sweep(name);
+	sweep(parentdir(tmp), name);
 	for (;;) {
 		if (mkdir(tmp, 0700) < 0)
 			die("create %s:", tmp);
@@ -18149,7 +18151,7 @@ cmddelete(int argc, char *argv[])
 		const char *e = badname(argv[i]);
 		if (e)
 			die("%s", e);
-		sweep(argv[i]);
+		sweep(host.limahome, argv[i]);
 		if (access(instdir(argv[i]), F_OK) < 0) {
 			warn("Ignoring non-existent instance %s", bq(argv[i]));
 			continue;
@@ -19712,7 +19714,7 @@ needdisk(struct disk *d, const char *name, const char *missing)
 static const char *
 diskmake(const char *name)
 {
-	const char *bad = badident(name), *top = keep("%s/_disks", host.limahome), *tmp = keep("%s/.%s.%ld", top, name, (long)getpid());
+	const char *bad = badident(name), *top = keep("%s/_disks", host.limahome), *tmp = keep("%s/.%s.tmp.%ld", top, name, (long)getpid());
 	struct disk d;
 	const char *why;
 
@@ -19721,9 +19723,9 @@ diskmake(const char *name)
 		die("disk name %s is invalid: %s", bq(name), bad);
 	if (diskfind(&d, name, &why))
 		die("disk %s already exists (%s)", bq(name), bq(d.dir));
-	if (mkdirs(top, 0700) < 0 || rmtree(tmp) < 0 || mkdir(tmp, 0700) < 0)   /* a dead process may have left one */
-		die("create %s:", tmp);
-	scratchadd(tmp);
+	if (mkdirs(top, 0700) < 0)
+		die("create %s:", top);
+	(void)makescratch(tmp, name);
 	return tmp;
 }
 

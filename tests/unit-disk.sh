@@ -32,8 +32,10 @@ test_disk() {
 	mode "$d/data" 700
 	lc disk create data --size 10G
 	fatal "disk \`data\` already exists (\`$d/data\`)"
+	mkdir "$d/.plain.tmp.1"	# a create that was killed left it
 	lc disk create plain --size 1MiB --format raw
 	status 0
+	fails test -e "$d/.plain.tmp.1"
 	holds filesize "$d/plain/datadisk" 1048576
 	lc disk ls
 	outre "^data +10GiB +qcow2 +$d/data *$"
