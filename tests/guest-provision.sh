@@ -92,12 +92,12 @@ last" sudo cat /root/order
 	outlacks cycle
 	errlacks cycle
 	ok "Debian 13: no unit is left out, and a mount in /tmp is seen"
-	sh_ cat user.out
+	sh_ sh -c 'cat ~/user.out'
 	outhas "$guest /home/$guest.linux /run/user/$id va lue"
 	ok 'user scripts run as the user, in a session with a user manager'
-	guestsays 'name=va lue' cat sub/app.conf
-	guestsays "$guest 600" stat -c '%U %a' sub/app.conf
-	guestsays "$guest" stat -c %U sub
+	guestsays 'name=va lue' sh -c 'cat ~/sub/app.conf'
+	guestsays "$guest 600" sh -c 'stat -c "%U %a" ~/sub/app.conf'
+	guestsays "$guest" sh -c 'stat -c %U ~/sub'
 	guestsays new sudo cat /etc/lima-keep
 	ok 'data files: content, owner, mode, directories'
 	guestsays "b a'r \$x \"q\" z" sh -c 'echo "$FOO $ZED"'
