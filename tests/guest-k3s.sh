@@ -1,6 +1,7 @@
 # shellcheck shell=sh disable=SC2154,SC2034,SC2016,SC2317
-# The template k3s with a stand-in for what get.k3s.io has: that it is fetched and
-# run, the kubeconfig on the host, its server behind a forwarded port, kubectl.lima
+# The templates k3s and k8s with a stand-in for what get.k3s.io and pkgs.k8s.io have:
+# that it is fetched and run, the kubeconfig on the host, its server behind a
+# forwarded port, kubectl.lima
 
 # k3sserver DIR: serve the files of DIR; its port goes to DIR.port
 k3sserver() {
@@ -15,7 +16,8 @@ k3sserver() {
 			my ($path) = <$c> =~ m{^GET /([\w.-]+) } or next;
 			while (<$c> =~ /\S/) {}
 			if (open(my $f, "<", "$ARGV[0]/$path")) {
-				print $c "HTTP/1.0 200 OK\r\n\r\n", <$f>;
+				my $b = join("", <$f>);
+				print $c "HTTP/1.0 200 OK\r\nContent-Length: ", length($b), "\r\n\r\n", $b;
 			} else {
 				print $c "HTTP/1.0 404 Not Found\r\n\r\n";
 			}
@@ -26,6 +28,59 @@ k3sserver() {
 	await 5 test -s "$1.port"
 }
 k3sapi() { [ "$(curl -s -m 5 http://127.0.0.1:6443/)" = 'from the API' ]; }
+
+# k8spackages DIR: a signed repository of stand-ins for kubeadm, kubelet and kubectl in it
+k8spackages() {
+	p=$T/pkg g=$T/gpg
+	mkdir -p "$g" "$p/DEBIAN" "$p/usr/bin"
+	chmod 700 "$g"
+	for f in kubeadm kubelet kubectl; do
+		printf 'Package: %s\nVersion: 1\nArchitecture: all\nMaintainer: none <none@example.org>\nDescription: stand-in\n' $f >"$p/DEBIAN/control"
+		printf '#!/bin/sh\necho "$(id -un) $*"\necho "%s $*" >>/var/tmp/said\n' $f >"$p/usr/bin/$f"
+		[ $f != kubeadm ] || printf 'mkdir -p /etc/kubernetes && echo "server: https://10.0.2.15:6443" >/etc/kubernetes/admin.conf\n' >>"$p/usr/bin/$f"
+		chmod 755 "$p/usr/bin/$f"
+		dpkg-deb -b --root-owner-group "$p" "$1/$f.deb" >/dev/null || return
+		rm "$p/usr/bin/$f"
+		sed -e "\$aFilename: $f.deb\nSize: $(stat -c %s "$1/$f.deb")\nSHA256: $(sha256sum "$1/$f.deb" | cut -d' ' -f1)\n" "$p/DEBIAN/control"
+	done >"$1/Packages"
+	printf 'Suite: test\nSHA256:\n %s %s Packages\n' "$(sha256sum "$1/Packages" | cut -d' ' -f1)" "$(stat -c %s "$1/Packages")" >"$T/Release"
+	gpg -q --homedir "$g" --batch --passphrase '' --quick-gen-key none@example.org rsa2048 sign never &&
+		gpg -q --homedir "$g" --armor --export >"$1/Release.key" &&
+		gpg -q --homedir "$g" --batch --clearsign -o "$1/InRelease" "$T/Release"
+	rc=$?
+	gpgconf --homedir "$g" --kill gpg-agent
+	rm -r "$p" "$g" "$T/Release"
+	return $rc
+}
+
+# k3stok8s: the VM is as if new, of template:k8s
+k3stok8s() {
+	for p in dpkg-deb gpg; do
+		have $p || { skip 'template:k8s' "$p is not installed"; return; }
+	done
+	k8spackages "$T/www" || bad 'no repository of stand-ins'
+	echo 'of pods' >"$T/www/net.yml"
+	sh_ sudo sh -c 'systemctl disable -q --now k3s.service; rm -r /usr/local/bin/k3s /usr/local/bin/kubectl /etc/rancher; sync'
+	limit=60
+	lc stop "$vm"
+	status 0
+	u=http://host.lima.internal:$(cat "$T/www.port")/
+	lc edit --tty=false --set ".provision = [{\"script\": $(jsonscript k8s 0)}, {\"script\": $(jsonscript k8s 1)}] |
+		.copyToHost[0].guest = \"/root/.kube/config.localhost\" | .probes[0].script = \"#!/bin/sh\nsudo test -f /root/.kube/config.localhost\" |
+		.param = {\"url\": \"\", \"token\": \"\", \"version\": \"v1\", \"packages\": \"$u\", \"network\": \"${u}net.yml\"} | del(.networks)" "$vm"
+	status 0
+	limit=300 t=$(date +%s)
+	lc start --tty=false "$vm"
+	status 0
+	printf '# start: %d s\n' $(($(date +%s) - t))
+	errlacks 'A provision script failed'
+	guestsays 'kubeadm init --pod-network-cidr=10.244.0.0/16 --apiserver-cert-extra-sans=127.0.0.1,lima-k8s.internal
+kubectl apply -f /tmp/network.yml
+kubectl taint nodes --all node-role.kubernetes.io/control-plane-' sh -c 'grep -v auth /var/tmp/said | tail -n 3'
+	guestsays 'of pods' cat /tmp/network.yml
+	same "$(cat "$kubeconfig" 2>&1)" 'server: https://127.0.0.1:6443'
+	ok 'template:k8s: packages of a signed repository, kubeadm, the network; the kubeconfig with an address of the host'
+}
 
 test_k3s() {
 	begin k3s
@@ -108,6 +163,7 @@ test_k3s() {
 	guestsays '--node-ip 192.168.104.x --flannel-iface lima0,https://lima-one.internal:6443,a "b' \
 		sed 's/192\.168\.104\.[0-9]*/192.168.104.x/' /var/tmp/installed
 	ok 'one that joins another has its address and token, and an address of its own'
+	k3stok8s
 	kill "$server"
 	wait "$server" 2>/dev/null || :
 	limit=60
