@@ -20473,7 +20473,7 @@ yqtext(const char *expr, const char *name, const char *text, size_t len, struct 
 		struct xlist l = { 0 };
 		struct x x = { .noenv = yq.noenv, .nofile = yq.nofile };
 
-		if (at && !json && startswith(text + at, "---\n"))
+		if (text && at && !json && startswith(text + at, "---\n"))
 			at += 4;
 		n = text ? json ? jsonend(text + at) : len - at : 0;
 		if ((json && n ? yparsejson(&d, text + at, n) : yparse(&d, text ? text + at : "", n)) < 0)
