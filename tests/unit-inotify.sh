@@ -8,6 +8,7 @@ test_inotify() {
 	begin inotify
 	if ! have socat; then
 		skip 'all of it' 'socat is not installed'
+		finish
 		return
 	fi
 	buildfakes
